@@ -1,0 +1,20 @@
+"""Learn how to teach a network: commentaries trained by exact hypergradients."""
+
+from .commentary import ExampleWeights, Lesson, taught
+from .errors import CommentariesError
+from .problem import Bilevel, Composed
+from .student import Student
+from .training import train
+from .types import Batch
+
+__all__ = [
+    "Batch",
+    "Bilevel",
+    "CommentariesError",
+    "Composed",
+    "ExampleWeights",
+    "Lesson",
+    "Student",
+    "taught",
+    "train",
+]

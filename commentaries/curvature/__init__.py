@@ -1,0 +1,8 @@
+"""How ∇L is taken, and how its derivative is taken."""
+
+from .finite_difference import FiniteDifference
+from .gauss_newton import GaussNewton
+from .gradient import Curvature
+from .hessian import Hessian
+
+__all__ = ["Curvature", "FiniteDifference", "GaussNewton", "Hessian"]

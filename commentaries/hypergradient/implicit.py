@@ -1,0 +1,115 @@
+"""The implicit function theorem, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .. import params as p
+from .. import tree
+from ..curvature import Curvature, Hessian
+from ..inner.optimizer import InnerOptimizer, step
+from ..problem import Bilevel
+from ..solvers import LinearSolver, Neumann
+from ..types import Batch, Params, Product
+from .result import HypergradientResult, check_finite, check_inputs
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """dL_V/dφ = ∂L_V/∂φ - (∂F/∂φ)ᵀ x, where Hᵀ x = ∂L_V/∂θ and H = ∂F/∂θ.
+
+    F(θ, φ) is the stationarity residual of the student's optimiser; the theorem holds where
+    F = 0, and ‖F‖ is reported because training stops before that (Lorraine, Vicol, Duvenaud 2020,
+    theorem 1; Raghu et al. 2021, algorithm 2).
+
+    The student takes plain steps on ``inner[:-1]``. At the point reached, F and L_V are
+    differentiated, F on ``inner[-1]``; then that batch's step is taken with the same gradient.
+
+    Attributes:
+        solver: How Hᵀ x = b is solved.
+        curvature: How ∇L is differentiated.
+        precondition: Whether the solver gets P = -∂(update)/∂G, the derivative of the optimiser's
+            own step: with `solvers.Identity` SAMA; with ``Neumann(K, 1)`` what K unrolled steps
+            give.
+    """
+
+    solver: LinearSolver = field(default_factory=lambda: Neumann(terms=1, step_size=1.0))
+    curvature: Curvature = field(default_factory=Hessian)
+    precondition: bool = False
+
+    def __call__(
+        self,
+        problem: Bilevel,
+        optimizer: InnerOptimizer[Any],
+        theta: Params,
+        phi: Params,
+        *,
+        inner: Sequence[Batch],
+        outer: Batch,
+        state: Any = None,
+        adjoint: Params | None = None,
+    ) -> HypergradientResult:
+        """See `Hypergradient`; ``adjoint`` warm-starts the solver.
+
+        Raises:
+            BadInput: No inner batch, or no φ.
+            NotConverged: The solver's result would mean nothing.
+            NonFinite: The hypergradient is not finite.
+        """
+        check_inputs(inner, phi)
+        theta, phi = p.detach(theta), p.detach(phi)
+        state = optimizer.init(theta) if state is None else tree.detach(state)
+        for batch in inner[:-1]:
+            grad_fn = self.curvature(problem.inner, phi, batch)
+            theta, state, _ = step(optimizer, grad_fn, theta, state)
+
+        theta, phi = p.live(theta), p.live(phi)
+        with torch.enable_grad():
+            # F(θ, φ), with the graph that every product below goes through
+            grad_fn = self.curvature(problem.inner, phi, inner[-1])
+            gradient, state, inner_loss = optimizer.gradient(grad_fn, theta, state)
+            F = optimizer.stationarity(gradient, theta, state)
+            outer_loss = problem.outer(theta, phi, outer)
+        b, direct = p.joint_gradients(outer_loss, theta, phi)  # ∂L_V/∂θ, ∂L_V/∂φ
+
+        state = tree.detach(state)
+        gradient = p.detach(gradient)
+        solution = self.solver(
+            lambda v: p.pull_back(F, v, theta),  # Hᵀ v
+            b,
+            adjoint,
+            self._step_derivative(optimizer, gradient, theta, state) if self.precondition else None,
+        )
+        mixed = p.pull_back(F, solution.value, phi)  # (∂F/∂φ)ᵀ x
+        value = p.subtract(direct, mixed)
+        check_finite(value, outer_loss)
+
+        moved, state = optimizer.update(gradient, p.detach(theta), state)
+        return HypergradientResult(
+            value=value,
+            outer_loss=outer_loss.detach(),
+            theta=p.detach(moved),
+            state=tree.detach(state),
+            adjoint=solution.value,
+            diagnostics={
+                "inner_loss": inner_loss,
+                "stationarity": p.norm(p.detach(F)),
+                "relative_residual": solution.relative_residual,
+                "products": solution.products,
+                "converged": solution.converged,
+                "negative_curvature": solution.negative_curvature,
+            },
+        )
+
+    def _step_derivative(
+        self, optimizer: InnerOptimizer[Any], gradient: Params, theta: Params, state: Any
+    ) -> Product:
+        """v -> Pᵀ v with P = -∂(update)/∂G at the present gradient."""
+        G = p.live(gradient)
+        with torch.enable_grad():
+            moved, _ = optimizer.update(G, p.detach(theta), state)
+        return lambda v: p.scale(p.pull_back(moved, v, G), -1.0)

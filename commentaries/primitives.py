@@ -1,0 +1,150 @@
+"""Normalisation written from differentiable primitives.
+
+PyTorch's own kernels for batch, layer, group and instance normalisation return wrong numbers,
+without an error, under some compositions of forward and reverse mode and under `torch.func.vmap`.
+While `Primitives` is active, a module's normalisation layers run as means and products instead;
+the module itself is unchanged, and so are its running statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+
+def standardise(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+    """(x - mean) / √(variance + eps)."""
+    return (x - mean) * (variance + eps).rsqrt()
+
+
+def moments(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over some dimensions, which are kept."""
+    mean = x.mean(dims, keepdim=True)
+    return mean, (x - mean).square().mean(dims, keepdim=True)
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: list[int]) -> Tensor:
+    if weight is not None:
+        x = x * weight.reshape(shape)
+    return x if bias is None else x + bias.reshape(shape)
+
+
+def _channels(x: Tensor) -> list[int]:
+    return [1, -1] + [1] * (x.dim() - 2)
+
+
+class Primitives(TorchFunctionMode):
+    """Runs normalisation from primitives, and attention by its differentiable back end.
+
+    Args:
+        record: Called with (running_mean, mean, biased variance, values per channel) at each
+            batch normalisation that uses batch statistics.
+    """
+
+    def __init__(self, record: Callable[[Tensor | None, Tensor, Tensor, int], None] | None = None):
+        super().__init__()
+        self._record = record
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Replaces the functions of `torch.nn.functional` named in the table below."""
+        kwargs = kwargs or {}
+        replacement = _REPLACEMENTS.get(func)
+        if replacement is not None:
+            return replacement(self, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def batch_norm(
+        self,
+        x: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """`torch.nn.functional.batch_norm` that leaves the running statistics alone."""
+        shape = _channels(x)
+        if training or running_mean is None or running_var is None:
+            mean, variance = moments(x, [0, *range(2, x.dim())])
+            if self._record is not None:
+                self._record(running_mean, mean.flatten(), variance.flatten(), x[:, 0].numel())
+        else:
+            mean, variance = running_mean.reshape(shape), running_var.reshape(shape)
+        return _affine(standardise(x, mean, variance, eps), weight, bias, shape)
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        normalized_shape: list[int],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """`torch.nn.functional.layer_norm`."""
+        dims = list(range(x.dim() - len(normalized_shape), x.dim()))
+        return _affine(standardise(x, *moments(x, dims), eps), weight, bias, list(normalized_shape))
+
+    def group_norm(
+        self,
+        x: Tensor,
+        num_groups: int,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """`torch.nn.functional.group_norm`."""
+        grouped = x.reshape(x.shape[0], num_groups, -1)
+        grouped = standardise(grouped, *moments(grouped, [2]), eps)
+        return _affine(grouped.reshape(x.shape), weight, bias, _channels(x))
+
+    def instance_norm(
+        self,
+        x: Tensor,
+        running_mean: Tensor | None = None,
+        running_var: Tensor | None = None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        use_input_stats: bool = True,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """`torch.nn.functional.instance_norm` that leaves the running statistics alone."""
+        shape = _channels(x)
+        if use_input_stats or running_mean is None or running_var is None:
+            mean, variance = moments(x, list(range(2, x.dim())))
+        else:
+            mean, variance = running_mean.reshape(shape), running_var.reshape(shape)
+        return _affine(standardise(x, mean, variance, eps), weight, bias, shape)
+
+    def attention(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`scaled_dot_product_attention` by the back end that has double backward."""
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return functional.scaled_dot_product_attention(*args, **kwargs)
+
+    def multi_head_attention(self, *args: Any, **kwargs: Any) -> Any:
+        """`multi_head_attention_forward`, whose own calls this mode does not see."""
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return functional.multi_head_attention_forward(*args, **kwargs)
+
+
+_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+    functional.batch_norm: Primitives.batch_norm,
+    functional.layer_norm: Primitives.layer_norm,
+    functional.group_norm: Primitives.group_norm,
+    functional.instance_norm: Primitives.instance_norm,
+    functional.scaled_dot_product_attention: Primitives.attention,
+    functional.multi_head_attention_forward: Primitives.multi_head_attention,
+}
