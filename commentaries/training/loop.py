@@ -77,6 +77,8 @@ class Schedule:
         average: Decay of the averaged student for each outer step, in [0, 1); see `warmed`.
         refresh_every: Make the constants anew every so many outer steps.
         warm_up: Outer steps in which the students train and φ does not move yet.
+        warm_start: Hand each student's adjoint to its next hypergradient, so that the linear
+            solver goes on from where it stopped (Dagréou et al. 2022).
     """
 
     steps: int
@@ -85,6 +87,7 @@ class Schedule:
     average: float = 0.99
     refresh_every: int = 100
     warm_up: int = 0
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "inner_steps", "refresh_every"):
@@ -187,7 +190,7 @@ def train(
                     inner=[inner(student, first + i) for i in range(schedule.inner_steps)],
                     outer=outer(student, step),
                     state=own.optimizer,
-                    adjoint=own.adjoint,
+                    adjoint=own.adjoint if schedule.warm_start else None,
                 )
             )
         mean = results[0].value
@@ -202,7 +205,7 @@ def train(
                 result.theta,
                 result.state,
                 p.lerp(own.average, result.theta, 1 - warmed(schedule.average, step)),
-                result.adjoint,
+                result.adjoint if schedule.warm_start else None,
             )
             for own, result in zip(state.students, results, strict=True)
         )

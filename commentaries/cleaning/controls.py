@@ -1,0 +1,296 @@
+"""What a careful engineer would try without a bilevel problem, all given the same trusted labels.
+
+Each control returns outcomes by name. Recipes were tuned on development seeds over weight decay
+and the trusted share, as ours were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import unknown
+from ..student import Student
+from ..training import Examples, Recipe, fit, log_probabilities
+from ..types import Params
+from .cues import Evidence, margins, trusted_decisions
+from .learner import Learned
+from .methods import Outcome, Plan, auroc, carry_out, given_loss, score
+from .regression import learned_from_cues
+from .task import Task
+
+Outcomes = dict[str, Outcome]
+
+DEFAULT = Recipe(weight_decay=5e-3, share=0.25)
+STRONG = Recipe(weight_decay=1e-2, share=0.5)
+MIDDLE = Recipe(weight_decay=5e-3, share=0.5)
+LIGHT = Recipe(weight_decay=2e-3, share=0.25)
+
+ROUNDS = 3
+FOLDS = 5
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the controls share.
+
+    Attributes:
+        task: The examples.
+        student: The network that every method trains.
+        evidence: The graph and the support-vector machine.
+        learned: Our weights, for the constant and the shuffled control.
+        seed: Of everything random.
+    """
+
+    task: Task
+    student: Student
+    evidence: Evidence
+    learned: Learned
+    seed: int = 0
+
+    @property
+    def given(self) -> Tensor:
+        """(n,) given labels."""
+        return self.task.train.y
+
+    @property
+    def ones(self) -> Tensor:
+        """(n,) weights of one."""
+        return torch.ones(self.task.size)
+
+    def outcome(self, plan: Plan, round: int = 0) -> Outcome:
+        """Trains and scores a plan; every method starts from the same initial network."""
+        return carry_out(self.task, self.student, plan, seed=self.seed + 7 + round)
+
+    @cached_property
+    def out_of_fold(self) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of networks that did not see an example, train and trusted."""
+        return _out_of_fold(self)
+
+    @cached_property
+    def neighbour_votes(self) -> Tensor:
+        """(n, classes) shares of the labels of each example's nearest neighbours."""
+        return _neighbour_votes(self.task)
+
+    @cached_property
+    def cue_values(self) -> tuple[Tensor, Tensor]:
+        """Cues of the given labels and the probability that a logistic regression gives them."""
+        return learned_from_cues(self.task, self.evidence, *self.out_of_fold, seed=self.seed)
+
+
+def run(names: Sequence[str], bench: Bench) -> Outcomes:
+    """Runs controls by name, in order.
+
+    Raises:
+        BadInput: An unknown name.
+    """
+    outcomes: Outcomes = {}
+    for name in names:
+        if name not in CONTROLS:
+            raise unknown("control", name, CONTROLS)
+        outcomes |= CONTROLS[name](bench)
+    return outcomes
+
+
+def unweighted(bench: Bench) -> Outcomes:
+    """All labels as given, the trusted examples among them."""
+    task = bench.task
+    all_of_them = Examples(task.x, task.y, torch.ones(len(task.y)))
+    theta = fit(bench.student, all_of_them, replace(STRONG, share=0.0), seed=bench.seed + 7)
+    return {"unweighted": score(task, bench.student, theta, None)}
+
+
+def early_stopping(bench: Bench) -> Outcomes:
+    """All labels as given; the averaged network of least loss on the trusted examples."""
+    task, student = bench.task, bench.student
+    best: list[tuple[float, Params]] = []
+
+    def watch(step: int, theta: Params) -> None:
+        found = log_probabilities(student, theta, task.trusted.x, seen=task.train.x)
+        loss = float(given_loss(found, task.trusted.y).mean())
+        if not best or loss < best[0][0]:
+            best[:] = [(loss, theta)]
+
+    examples = Examples(task.train.x, bench.given, bench.ones)
+    last = fit(student, examples, replace(STRONG, share=0.0), seed=bench.seed + 7, watch=watch)
+    return {"early stopping": score(task, student, best[0][1] if best else last, None)}
+
+
+def trusted_alone(bench: Bench) -> Outcomes:
+    """The same network on the trusted examples only."""
+    task = bench.task
+    examples = Examples(task.trusted.x, task.trusted.y, torch.ones(len(task.trusted)))
+    recipe = replace(DEFAULT, share=0.0)
+    theta = fit(bench.student, examples, recipe, seed=bench.seed + 7)
+    return {"trusted alone": score(task, bench.student, theta, None)}
+
+
+def svm_alone(bench: Bench) -> Outcomes:
+    """A support-vector machine on the trusted examples only; ranked by its margin."""
+    task = bench.task
+    opinion = bench.evidence.margin.log_softmax(1)
+    suspicion = -margins(bench.evidence.margin).gather(1, bench.given[:, None]).squeeze(1)
+    accuracy = None
+    if task.test is not None:
+        found = trusted_decisions(task, task.test.x).argmax(1)
+        accuracy = float((found == task.test.y).double().mean())
+    area = auroc(task.wrong, suspicion)
+    return {"svm alone": Outcome(opinion, suspicion, accuracy, area, area)}
+
+
+def upweighted(bench: Bench) -> Outcomes:
+    """All labels as given, the trusted examples with half of the loss."""
+    return {"trusted up-weighted": bench.outcome(Plan(bench.given, bench.ones, STRONG))}
+
+
+def self_trained(bench: Bench, name: str, plan: Plan) -> Outcomes:
+    """A filter, and the same filter self-trained for three rounds.
+
+    Each further round keeps what the last network agrees with and trains anew.
+    """
+    outcomes = {name: bench.outcome(plan)}
+    last = outcomes[name]
+    for round in range(1, ROUNDS):
+        kept = last.log_probability.argmax(1) == bench.given
+        last = bench.outcome(Plan(bench.given, kept.float(), plan.recipe), round)
+    outcomes[f"{name}, {ROUNDS} rounds"] = last
+    return outcomes
+
+
+def neighbour_filter(bench: Bench) -> Outcomes:
+    """Keeps labels that no other label outvotes among the ten nearest neighbours."""
+    votes = bench.neighbour_votes
+    own = votes.gather(1, bench.given[:, None]).squeeze(1)
+    kept = own >= votes.max(1).values
+    return self_trained(bench, "neighbour filter", Plan(bench.given, kept.float(), STRONG, -own))
+
+
+def svm_filter(bench: Bench) -> Outcomes:
+    """Keeps labels that a support-vector machine of the trusted examples agrees with."""
+    margin = bench.evidence.margin
+    kept = margin.argmax(1) == bench.given
+    suspicion = -margins(margin).gather(1, bench.given[:, None]).squeeze(1)
+    return self_trained(bench, "svm filter", Plan(bench.given, kept.float(), DEFAULT, suspicion))
+
+
+def cross_validation_filter(bench: Bench) -> Outcomes:
+    """Keeps labels that networks agree with which were trained on the other folds."""
+    opinion, _ = bench.out_of_fold
+    kept = opinion.argmax(1) == bench.given
+    plan = Plan(bench.given, kept.float(), STRONG, given_loss(opinion, bench.given))
+    return self_trained(bench, "cross-validation filter", plan)
+
+
+def trusted_votes_filter(bench: Bench) -> Outcomes:
+    """Keeps labels that the trusted labels agree with as they spread over the graph."""
+    votes = bench.evidence.trusted_votes
+    kept = votes.argmax(1) == bench.given
+    suspicion = -votes.gather(1, bench.given[:, None]).squeeze(1)
+    plan = Plan(bench.given, kept.float(), DEFAULT, suspicion)
+    return self_trained(bench, "trusted-votes filter", plan)
+
+
+def equal_cues(bench: Bench) -> Outcomes:
+    """The cues averaged with equal weights, split in two by a mixture of Gaussians."""
+    from sklearn.mixture import GaussianMixture
+
+    cues, _ = bench.cue_values
+    mean = cues.mean(1)
+    mixture = GaussianMixture(2, random_state=0).fit(mean[:, None].numpy())
+    group = torch.from_numpy(mixture.predict(mean[:, None].numpy())).bool()
+    kept = group if mean[group].mean() > mean[~group].mean() else ~group
+    return self_trained(bench, "equal cues", Plan(bench.given, kept.float(), MIDDLE, -mean))
+
+
+def cue_regression(bench: Bench) -> Outcomes:
+    """A logistic regression on the cues: trusted labels against random wrong ones."""
+    _, right = bench.cue_values
+    kept = right > 0.5
+    return self_trained(bench, "cue regression", Plan(bench.given, kept.float(), MIDDLE, -right))
+
+
+def constant_weight(bench: Bench) -> Outcomes:
+    """Every example with the mean of the learned weights."""
+    weight = bench.learned.weight.mean().expand(bench.task.size)
+    return {"constant weight": bench.outcome(Plan(bench.given, weight, STRONG))}
+
+
+def shuffled_weights(bench: Bench) -> Outcomes:
+    """The learned weights, each given to another example."""
+    generator = torch.Generator().manual_seed(bench.seed)
+    order = torch.randperm(bench.task.size, generator=generator)
+    plan = Plan(bench.given, bench.learned.weight[order], STRONG)
+    return {"shuffled weights": bench.outcome(plan)}
+
+
+def oracle(bench: Bench) -> Outcomes:
+    """The true labels; nothing without them."""
+    if bench.task.truth is None:
+        return {}
+    return {"oracle": bench.outcome(Plan(bench.task.truth, bench.ones, LIGHT))}
+
+
+def _out_of_fold(bench: Bench) -> tuple[Tensor, Tensor]:
+    task = bench.task
+    generator = torch.Generator().manual_seed(bench.seed)
+    fold = torch.randperm(task.size, generator=generator) % FOLDS
+    trusted_fold = torch.zeros(len(task.trusted), dtype=torch.int64)
+    for label in task.trusted.y.unique():
+        own = (task.trusted.y == label).nonzero().flatten()
+        shift = int(torch.randint(FOLDS, (), generator=generator))
+        trusted_fold[own] = (torch.arange(len(own)) + shift) % FOLDS
+    found = torch.empty(task.size, task.classes)
+    found_trusted = torch.empty(len(task.trusted), task.classes)
+    for k in range(FOLDS):
+        seen, kept = fold != k, trusted_fold != k
+        theta = fit(
+            bench.student,
+            Examples(task.train.x[seen], bench.given[seen], bench.ones[seen]),
+            DEFAULT,
+            seed=bench.seed + k,
+            anchors=Examples(
+                task.trusted.x[kept], task.trusted.y[kept], torch.ones(int(kept.sum()))
+            ),
+        )
+        found[~seen] = log_probabilities(
+            bench.student, theta, task.train.x[~seen], seen=task.train.x[seen]
+        )
+        if not kept.all():
+            found_trusted[~kept] = log_probabilities(
+                bench.student, theta, task.trusted.x[~kept], seen=task.train.x[seen]
+            )
+    return found, found_trusted
+
+
+def _neighbour_votes(task: Task) -> Tensor:
+    flat = task.train.x.flatten(1)
+    distance = torch.cdist(flat, flat).fill_diagonal_(torch.inf)
+    near = distance.topk(NEIGHBOURS, dim=1, largest=False).indices
+    return torch.nn.functional.one_hot(task.train.y[near], task.classes).float().mean(1)
+
+
+CONTROLS: dict[str, Callable[[Bench], Any]] = {
+    control.__name__: control
+    for control in (
+        unweighted,
+        early_stopping,
+        trusted_alone,
+        svm_alone,
+        upweighted,
+        neighbour_filter,
+        svm_filter,
+        cross_validation_filter,
+        trusted_votes_filter,
+        equal_cues,
+        cue_regression,
+        constant_weight,
+        shuffled_weights,
+        oracle,
+    )
+}
