@@ -18,9 +18,11 @@ from ..errors import unknown
 from ..student import Student
 from ..training import Examples, Recipe, fit, log_probabilities
 from ..types import Params
-from .cues import Evidence, margins, trusted_decisions
+from .cues import FLOOR, Evidence, margins, trusted_decisions
+from .final import PASSES, RECIPE
 from .learner import Learned
 from .methods import Outcome, Plan, auroc, carry_out, given_loss, score
+from .posterior import posterior
 from .regression import learned_from_cues
 from .task import Task
 
@@ -34,6 +36,7 @@ LIGHT = Recipe(weight_decay=2e-3, share=0.25)
 ROUNDS = 3
 FOLDS = 5
 NEIGHBOURS = 10
+SELF_TRAINED_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,18 @@ def cue_regression(bench: Bench) -> Outcomes:
     return self_trained(bench, "cue regression", Plan(bench.given, kept.float(), MIDDLE, -right))
 
 
+def self_trained_votes(bench: Bench) -> Outcomes:
+    """Ours without anything learned: the same votes from equal weights, then all the same steps."""
+    votes = bench.evidence.self_trained_votes(0.5 * bench.ones, SELF_TRAINED_PASSES)
+    return {"self-trained votes": _by_votes(bench, votes)}
+
+
+def votes_of_shuffled_weights(bench: Bench) -> Outcomes:
+    """Ours with the learned weights each given to another example, then all the same steps."""
+    votes = bench.evidence.self_trained_votes(_shuffled(bench), PASSES)
+    return {"votes of shuffled weights": _by_votes(bench, votes)}
+
+
 def constant_weight(bench: Bench) -> Outcomes:
     """Every example with the mean of the learned weights."""
     weight = bench.learned.weight.mean().expand(bench.task.size)
@@ -223,10 +238,7 @@ def constant_weight(bench: Bench) -> Outcomes:
 
 def shuffled_weights(bench: Bench) -> Outcomes:
     """The learned weights, each given to another example."""
-    generator = torch.Generator().manual_seed(bench.seed)
-    order = torch.randperm(bench.task.size, generator=generator)
-    plan = Plan(bench.given, bench.learned.weight[order], STRONG)
-    return {"shuffled weights": bench.outcome(plan)}
+    return {"shuffled weights": bench.outcome(Plan(bench.given, _shuffled(bench), STRONG))}
 
 
 def oracle(bench: Bench) -> Outcomes:
@@ -234,6 +246,21 @@ def oracle(bench: Bench) -> Outcomes:
     if bench.task.truth is None:
         return {}
     return {"oracle": bench.outcome(Plan(bench.task.truth, bench.ones, LIGHT))}
+
+
+def _by_votes(bench: Bench, votes: Tensor) -> Outcome:
+    """The final student of votes, ranked by its loss and by the posterior of the given label."""
+    q = posterior(votes, bench.given)
+    confidence, label = q.max(1)
+    outcome = bench.outcome(Plan(label, confidence, RECIPE))
+    own = q.gather(1, bench.given[:, None]).squeeze(1)
+    suspicion = given_loss(outcome.log_probability, bench.given) - (own + FLOOR).log()
+    return outcome._replace(suspicion=suspicion, auroc=auroc(bench.task.wrong, suspicion))
+
+
+def _shuffled(bench: Bench) -> Tensor:
+    generator = torch.Generator().manual_seed(bench.seed)
+    return bench.learned.weight[torch.randperm(bench.task.size, generator=generator)]
 
 
 def _out_of_fold(bench: Bench) -> tuple[Tensor, Tensor]:
@@ -289,6 +316,8 @@ CONTROLS: dict[str, Callable[[Bench], Any]] = {
         trusted_votes_filter,
         equal_cues,
         cue_regression,
+        self_trained_votes,
+        votes_of_shuffled_weights,
         constant_weight,
         shuffled_weights,
         oracle,

@@ -61,6 +61,24 @@ class Evidence:
         mass = weighted_labels(task.train.y, weight, task.trusted.y, task.classes, TRUSTED_SHARE)
         return self.graph.votes_of_others(mass)[: task.size]
 
+    def self_trained_votes(self, weight: Tensor, passes: int) -> Tensor:
+        """Weighted votes, repeated with the weights that the votes themselves give.
+
+        Each pass weighs a label by the square of its own share over the best one.
+
+        Args:
+            weight: (n,) the first weights.
+            passes: Repetitions.
+        """
+        votes = self.weighted_votes(weight)
+        for _ in range(passes):
+            votes = self.weighted_votes(self._agreement(votes))
+        return votes
+
+    def _agreement(self, votes: Tensor) -> Tensor:
+        own = votes.gather(1, self.task.train.y[:, None]).squeeze(1)
+        return (own / votes.max(1).values).square()
+
     def cues(self, names: tuple[CueName, ...], weight: Tensor, log_probability: Tensor) -> Tensor:
         """Cues of the given labels, standardised and cut at ±3, (n, len(names)).
 
@@ -72,8 +90,10 @@ class Evidence:
         Raises:
             BadInput: An unknown name.
         """
+        # Once cleaned: votes that confirm the weights they came from can lock in on an error.
+        cleaned = weight * self._agreement(self.weighted_votes(weight))
         values = cue_values(
-            names, self.margin, self.trusted_votes, self.weighted_votes(weight), log_probability
+            names, self.margin, self.trusted_votes, self.weighted_votes(cleaned), log_probability
         )
         own = of_label(values, self.task.train.y)
         return standardised(own, own)

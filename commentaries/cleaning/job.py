@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from ..commentary import effective_sample_size
@@ -25,7 +26,6 @@ from .task import Task
 Controls = Literal["quick", "all", "none"]
 
 QUICK = ("unweighted", "upweighted", "svm_alone", "svm_filter", "neighbour_filter", "oracle")
-CHECKPOINT_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Job:
         threads: Of torch's kernels; one is fastest for small networks, and a run is bitwise
             repeatable for one number of threads.
         controls: "quick": those that take seconds. "all": all of them. "none".
+        checkpoint_every: Outer steps between checkpoints, at most as many as a kill loses.
         settings: How the weights are learned.
     """
 
@@ -55,6 +56,7 @@ class Job:
     seed: int = 0
     threads: int = 1
     controls: Controls = "quick"
+    checkpoint_every: int = 50
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class Job:
             raise unknown("choice of controls", self.controls, get_args(Controls))
         if self.noise not in NOISES:
             raise unknown("kind of noise", self.noise, NOISES)
-        for name in ("train", "trusted", "test", "threads"):
+        for name in ("train", "trusted", "test", "threads", "checkpoint_every"):
             check_positive(name, getattr(self, name))
         if not 0 <= self.rate < 1:
             raise BadInput(f"The noise rate is {self.rate}, but must be at least 0 and below 1.")
@@ -145,7 +147,7 @@ def run(
         folder.log(state.step - 1, **metrics)
         if on_step is not None:
             on_step(state.step, metrics)
-        if state.step % CHECKPOINT_EVERY == 0 or state.step == job.settings.steps:
+        if state.step % job.checkpoint_every == 0 or state.step == job.settings.steps:
             folder.save_checkpoint(state)
     learned = learner.learned(state)
     if on_method is not None:
@@ -179,9 +181,7 @@ def summary(finished: Finished) -> dict[str, Any]:
     """The content of ``result.json``."""
     outcomes, weight = finished.outcomes, finished.learned.weight
     return {
-        "accuracy": {name: outcome.accuracy for name, outcome in outcomes.items()},
-        "auroc": {name: outcome.auroc for name, outcome in outcomes.items()},
-        "auroc_rescored": {name: outcome.auroc_rescored for name, outcome in outcomes.items()},
+        **scores(outcomes),
         "examples": finished.task.size,
         "trusted": len(finished.task.trusted),
         "effective_sample_size": float(effective_sample_size(weight)),
@@ -190,10 +190,30 @@ def summary(finished: Finished) -> dict[str, Any]:
     }
 
 
+def scores(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float | None]]:
+    """Each score of `Outcome`, of each method by name."""
+    return {
+        "accuracy": {name: outcome.accuracy for name, outcome in outcomes.items()},
+        "auroc": {name: outcome.auroc for name, outcome in outcomes.items()},
+        "auroc_rescored": {name: outcome.auroc_rescored for name, outcome in outcomes.items()},
+    }
+
+
+def restored(folder: RunFolder, learner: Learner) -> TrainState:
+    """The state of the folder's checkpoint.
+
+    Raises:
+        BadRun: There is no checkpoint, it is damaged, or another configuration made it.
+    """
+    # A saved state has taken a step, so it has cues.
+    cues = torch.zeros(len(learner.task.y), len(learner.settings.cues))
+    return folder.load_checkpoint(learner.start()._replace(constants={"cues": cues}))
+
+
 def _resumed(folder: RunFolder, learner: Learner) -> TrainState:
     state = learner.start()
     if folder.checkpoint.exists():
-        state = folder.load_checkpoint(state)
+        state = restored(folder, learner)
         folder.warn_if_threads_differ()
     folder.rewind(state.step)
     return state

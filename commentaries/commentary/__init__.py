@@ -1,6 +1,6 @@
 """What a teacher says: a map from a batch to the lesson that the student is shown."""
 
-from .lesson import Commentary, Lesson, taught
+from .lesson import Commentary, Lesson, judged, taught
 from .scores import CueNetwork, ImageNetwork, LossNetwork, Score, Table
 from .weights import ExampleWeights, effective_sample_size
 
@@ -14,5 +14,6 @@ __all__ = [
     "Score",
     "Table",
     "effective_sample_size",
+    "judged",
     "taught",
 ]

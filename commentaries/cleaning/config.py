@@ -1,0 +1,74 @@
+"""A job from the ``config.json`` that its run has written, taken strictly."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..errors import BadRun
+from ..training import RunFolder
+from .job import Job
+
+T = TypeVar("T")
+
+
+def read_job(folder: RunFolder) -> Job:
+    """The configuration of a run.
+
+    Raises:
+        BadRun: It is not JSON, or has other keys or types than `Job`.
+        BadInput: A value is out of range.
+    """
+    try:
+        return rebuild(Job, folder.config())
+    except _Mismatch as mismatch:
+        raise BadRun(
+            f"{folder.path}/config.json was made by another version or edited: {mismatch}. Use the "
+            "version that environment.json names, or start a new run."
+        ) from mismatch
+
+
+class _Mismatch(Exception):
+    """What stands in a configuration and should not, or the other way around."""
+
+
+def rebuild(kind: type[T], found: Any) -> T:
+    """A dataclass of nested dataclasses from the dicts that JSON made of it."""
+    return _dataclass(kind, found, "")
+
+
+def _dataclass(kind: Any, found: Any, place: str) -> Any:
+    if not isinstance(found, dict):
+        raise _Mismatch(f"{place or 'it'} is not an object")
+    prefix = f"{place}." if place else ""
+    hints = get_type_hints(kind)
+    known = [field.name for field in fields(kind)]
+    for name in found:
+        if name not in known:
+            raise _Mismatch(f"it has {prefix}{name}, which is not known")
+    for name in known:
+        if name not in found:
+            raise _Mismatch(f"it lacks {prefix}{name}")
+    return kind(**{name: _value(hints[name], found[name], prefix + name) for name in known})
+
+
+def _value(kind: Any, found: Any, place: str) -> Any:
+    origin, choices = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _dataclass(kind, found, place)
+    if origin is Literal:
+        if type(found) is str and found in choices:
+            return found
+    elif origin in (Union, types.UnionType):  # of a type and None
+        inner = next(choice for choice in choices if choice is not type(None))
+        return None if found is None else _value(inner, found, place)
+    elif origin is tuple:
+        if isinstance(found, list):
+            return tuple(_value(choices[0], item, f"{place}[{i}]") for i, item in enumerate(found))
+    elif kind is float:
+        if type(found) in (int, float):
+            return float(found)
+    elif type(found) is kind:
+        return found
+    raise _Mismatch(f"{place} is {found!r}")

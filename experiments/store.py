@@ -1,0 +1,79 @@
+"""Results that accumulate: one JSON file per experiment, one entry per measured cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from commentaries.report.tables import mean_interval
+from commentaries.training import atomic, environment
+
+RESULTS = Path(__file__).parent / "results"
+
+Cell = dict[str, Any]
+"""Labels, ``seed``, ``method`` and metrics of one measurement."""
+
+
+class Store:
+    """The measurements of one experiment, kept on the disk after every addition.
+
+    Args:
+        name: Of the experiment and of its file in ``experiments/results``.
+        labels: The keys that, with the seed, identify what was measured.
+        metrics: The keys that hold numbers.
+        preset: What was scaled down.
+    """
+
+    def __init__(self, name: str, *, labels: Sequence[str], metrics: Sequence[str], preset: str):
+        self.path = RESULTS / f"{name}.json"
+        self._labels = tuple(labels)
+        self._metrics = tuple(metrics)
+        self._header = {"experiment": name, "preset": preset}
+        self.cells: list[Cell] = []
+        if self.path.exists():
+            self.cells = json.loads(self.path.read_text())["cells"]
+
+    def has(self, seed: int, **labels: Any) -> bool:
+        """Whether anything was measured for these labels and this seed."""
+        return any(
+            cell["seed"] == seed and all(cell[key] == value for key, value in labels.items())
+            for cell in self.cells
+        )
+
+    def add(self, cells: Iterable[Cell]) -> None:
+        """Adds measurements and rewrites the file, the summary with it."""
+        self.cells.extend(cells)
+        self.cells.sort(key=lambda cell: (*(str(cell[k]) for k in self._labels), cell["seed"]))
+        about = environment.describe()
+        content = {
+            **self._header,
+            "device": f"{about['device_name']}, {about['device']}",
+            "versions": {"python": about["python"], **about["versions"]},
+            "commit": about["commit"],
+            "seeds": sorted({cell["seed"] for cell in self.cells}),
+            "rows": self.rows(),
+            "cells": self.cells,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each set of labels and metric: mean and 95 % interval over the seeds."""
+        groups: dict[tuple[Any, ...], list[Cell]] = {}
+        for cell in self.cells:
+            groups.setdefault(tuple(cell[key] for key in self._labels), []).append(cell)
+        rows = []
+        for labels, cells in groups.items():
+            for metric in self._metrics:
+                values = [cell[metric] for cell in cells if cell.get(metric) is not None]
+                if not values:
+                    continue
+                mean, low, high = mean_interval(values)
+                rows.append(
+                    dict(zip(self._labels, labels, strict=True))
+                    | {"metric": metric, "value": round(mean, 5)}
+                    | {"low": round(low, 5), "high": round(high, 5), "seeds": len(values)}
+                )
+        return rows
