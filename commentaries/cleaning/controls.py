@@ -162,7 +162,7 @@ def self_trained(bench: Bench, name: str, plan: Plan) -> Outcomes:
     for round in range(1, ROUNDS):
         kept = last.log_probability.argmax(1) == bench.given
         last = bench.outcome(Plan(bench.given, kept.float(), plan.recipe), round)
-    outcomes[f"{name}, {ROUNDS} rounds"] = last
+    outcomes[f"{name} x{ROUNDS}"] = last
     return outcomes
 
 

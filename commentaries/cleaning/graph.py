@@ -50,7 +50,8 @@ class NeighbourGraph:
         square = torch.cdist(flat, flat).square().fill_diagonal_(torch.inf)
         near, index = square.topk(neighbours, dim=1, largest=False)
         scale = near[:, -1].clamp_min(1e-12).sqrt()
-        joined = torch.exp(-near / (scale[:, None] * scale[index]))
+        # The floor keeps an example joined whose neighbours are far denser than it is.
+        joined = torch.exp(-near / (scale[:, None] * scale[index])).clamp_min(1e-6)
         W = torch.zeros(m, m, dtype=torch.float64).scatter_(1, index, joined)
         W = torch.maximum(W, W.mT)
         root = W.sum(1).rsqrt()

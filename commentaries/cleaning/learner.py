@@ -22,7 +22,7 @@ from ..commentary import (
 )
 from ..commentary.lesson import judged, taught
 from ..commentary.weights import Normalise
-from ..errors import BadInput, check_positive, unknown
+from ..errors import BadInput, NonFinite, NotConverged, check_positive, unknown
 from ..hypergradient import Hypergradient, Implicit, Unrolled
 from ..inner import SGD, Adam
 from ..networks import cbr
@@ -166,24 +166,30 @@ class Learner:
     def steps(self, state: TrainState) -> Iterator[StepResult]:
         """Outer steps from a state to the end."""
         settings = self.settings
-        return train(
-            self._problems,
-            state,
-            inner_optimizer=self._inner_optimizer,
-            outer_optimizer=self._outer_optimizer,
-            hypergradient=settings.hypergradient,
-            inner=self._inner_batch,
-            outer=self._outer_batch,
-            schedule=Schedule(
-                settings.steps,
-                settings.inner_steps,
-                average=settings.average,
-                refresh_every=settings.refresh_every,
-                warm_up=settings.warm_up,
-            ),
-            refresh=self._refresh,
-            seed=self.seed,
-        )
+        try:
+            yield from train(
+                self._problems,
+                state,
+                inner_optimizer=self._inner_optimizer,
+                outer_optimizer=self._outer_optimizer,
+                hypergradient=settings.hypergradient,
+                inner=self._inner_batch,
+                outer=self._outer_batch,
+                schedule=Schedule(
+                    settings.steps,
+                    settings.inner_steps,
+                    average=settings.average,
+                    refresh_every=settings.refresh_every,
+                    warm_up=settings.warm_up,
+                ),
+                refresh=self._refresh,
+                seed=self.seed,
+            )
+        except (NotConverged, NonFinite) as error:
+            raise NonFinite(
+                f"The students or the series diverge: the learning rate {settings.lr:g} is the step "
+                "size of both. Lower lr (on the command line --settings.lr)."
+            ) from error
 
     def learned(self, state: TrainState) -> Learned:
         """The weights of a state, with cues as fresh as the students."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..errors import BadInput
 
@@ -107,6 +108,11 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
             _draw_curve(axes, *curves[key], name=name, colour=colour, logarithmic=logarithmic)
         if logarithmic:
             axes.set_yscale("log")
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            low, high = axes.get_ylim()
+            few = high < 100 * low  # few powers of ten to read: name what is between them
+            axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if few else NullFormatter())
         else:
             axes.ticklabel_format(axis="y", useOffset=False)
         if any(name for _, name, _ in drawn):

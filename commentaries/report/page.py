@@ -52,7 +52,7 @@ class GalleryItem:
         given: The label in the data set.
         suggested: The label that the student would give. The item stands out where it differs.
         suspicion: How likely the given label is wrong, 0 to 1.
-        note: Anything else worth a line: a file name, the true label where it is known.
+        note: Anything else worth a line or two: a file name, the true label where it is known.
     """
 
     image: np.ndarray

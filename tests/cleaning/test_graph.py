@@ -1,0 +1,135 @@
+"""The graph against the same formulae written with loops and a series in place of an inverse."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from commentaries.cleaning.graph import LIMIT, NeighbourGraph, weighted_labels
+from commentaries.errors import BadInput
+
+M, CLASSES = 40, 4
+
+
+def points(seed=0):
+    return torch.randn(M, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(x, neighbours, alpha):
+    x = x.double().numpy()
+    m = len(x)
+    distance = np.array([[math.dist(a, b) for b in x] for a in x])
+    near = [[j for j in np.argsort(distance[i]) if j != i][:neighbours] for i in range(m)]
+    scale = [distance[i, near[i][-1]] for i in range(m)]
+    W = np.zeros((m, m))
+    for i in range(m):
+        for j in near[i]:
+            W[i, j] = W[j, i] = math.exp(-(distance[i, j] ** 2) / (scale[i] * scale[j]))
+    S = W / np.sqrt(np.outer(W.sum(0), W.sum(0)))
+    total, power = np.eye(m), np.eye(m)
+    for _ in range(4000):  # Σ (αS)^k
+        power = alpha * (power @ S)
+        total += power
+    return total
+
+
+@pytest.mark.parametrize(("neighbours", "alpha"), [(5, 0.9), (3, 0.5), (5, 0.99)])
+def test_influence_is_the_sum_over_walks(neighbours, alpha):
+    found = NeighbourGraph.build(points(), neighbours=neighbours, alpha=alpha).influence
+    np.testing.assert_allclose(
+        found.numpy(), by_hand(points(), neighbours, alpha), rtol=2e-5, atol=1e-5
+    )
+
+
+@pytest.fixture
+def graph():
+    return NeighbourGraph.build(points())
+
+
+@pytest.fixture
+def labels():
+    return torch.arange(M) % CLASSES
+
+
+def test_rows_sum_to_one(graph, labels):
+    mass = one_hot(labels, CLASSES).float()
+    for shares in (graph.spread(mass), graph.votes_of_others(mass)):
+        torch.testing.assert_close(shares.sum(1), torch.ones(M))
+        assert (shares >= 0).all()
+
+
+def test_spread_makes_classes_equally_strong(graph, labels):
+    mass = one_hot(labels, CLASSES).float()
+    torch.testing.assert_close(
+        graph.spread(mass), graph.spread(mass * torch.tensor([1.0, 5, 0.1, 30]))
+    )
+
+
+def test_votes_of_others_by_hand(graph, labels):
+    weight = torch.rand(M, generator=torch.Generator().manual_seed(1))
+    mass = one_hot(labels, CLASSES) * weight[:, None]
+    found = graph.votes_of_others(mass)
+    G = graph.influence.double().numpy()
+    for i in range(M):
+        votes = np.zeros(CLASSES)
+        strength = np.zeros(CLASSES)
+        for j in range(M):
+            if j != i:
+                votes[labels[j]] += G[i, j] * float(weight[j])
+                strength[labels[j]] += float(weight[j])
+        votes /= strength
+        np.testing.assert_allclose(found[i].numpy(), votes / votes.sum(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("node", [0, 7, 39])
+def test_own_votes_ignore_the_own_label(graph, labels, node):
+    mass = one_hot(labels, CLASSES).float()
+    before = graph.votes_of_others(mass)
+    for other in range(CLASSES):
+        changed = labels.clone()
+        changed[node] = other
+        after = graph.votes_of_others(one_hot(changed, CLASSES).float())
+        torch.testing.assert_close(after[node], before[node], rtol=1e-4, atol=1e-5)
+        if other != labels[node]:
+            assert not torch.allclose(after, before, rtol=1e-3, atol=1e-4)
+
+
+def test_weighted_votes_of_evidence_ignore_the_own_label(task, evidence):
+    from dataclasses import replace
+
+    weight = torch.rand(120, generator=torch.Generator().manual_seed(0))
+    before = evidence.weighted_votes(weight)
+    y = task.train.y.clone()
+    y[5] = (y[5] + 4) % 10
+    changed = replace(evidence, task=replace(task, train=replace(task.train, y=y)))
+    after = changed.weighted_votes(weight)
+    torch.testing.assert_close(after[5], before[5], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(after, before, rtol=1e-3, atol=1e-4)
+
+
+def test_trusted_labels_have_their_share_of_the_mass():
+    given, trusted = torch.tensor([0, 1, 1, 2]), torch.tensor([2, 0])
+    weight = torch.tensor([0.5, 0.25, 1.0, 0.25])
+    mass = weighted_labels(given, weight, trusted, 3, 0.25)
+    expected = [[0.5, 0, 0], [0, 0.25, 0], [0, 1, 0], [0, 0, 0.25], [0, 0, 1 / 3], [1 / 3, 0, 0]]
+    torch.testing.assert_close(mass, torch.tensor(expected))
+    assert float(mass[4:].sum() / mass.sum()) == pytest.approx(0.25)
+
+
+def test_equal_images_are_no_trouble():
+    x = torch.cat([torch.zeros(12, 3), torch.randn(20, 3)])
+    assert torch.isfinite(NeighbourGraph.build(x).influence).all()
+
+
+def test_an_outlier_whose_neighbours_are_all_equal():
+    x = torch.cat([torch.zeros(12, 3), torch.full((1, 3), 50.0), torch.randn(20, 3) + 200])
+    assert torch.isfinite(NeighbourGraph.build(x).influence).all()
+
+
+def test_sizes_that_cannot_be():
+    with pytest.raises(BadInput, match="A graph of 5 examples with 5 neighbours each"):
+        NeighbourGraph.build(torch.rand(5, 2))
+    with pytest.raises(BadInput, match=f"at most {LIMIT} examples"):
+        NeighbourGraph.build(torch.empty(LIMIT + 1, 1))
