@@ -187,8 +187,8 @@ class Learner:
             )
         except (NotConverged, NonFinite) as error:
             raise NonFinite(
-                f"The students or the series diverge: the learning rate {settings.lr:g} is the step "
-                "size of both. Lower lr (on the command line --settings.lr)."
+                f"The students or the series diverge: lr = {settings.lr:g}, the step of both. "
+                "Lower it (on the command line --settings.lr)."
             ) from error
 
     def learned(self, state: TrainState) -> Learned:
