@@ -69,10 +69,7 @@ def measure(given: tuple[str, Job]) -> list[Cell]:
     variant, job = given
     task = make_task(job)
     learner = make_learner(job, task)
-    state = learner.start()
-    for result in learner.steps(state):
-        state = result.state
-    learned = learner.learned(state)
+    learned = learner.finish()
     final = conclude(learner.evidence, learner.student, learned, seed=job.seed)
     students = given_loss(learned.log_probability, task.train.y)
     return [

@@ -25,7 +25,16 @@ from .task import Task
 
 Controls = Literal["quick", "all", "none"]
 
-QUICK = ("unweighted", "upweighted", "svm_alone", "svm_filter", "neighbour_filter", "oracle")
+QUICK = (
+    "unweighted",
+    "upweighted",
+    "trusted_alone",
+    "svm_alone",
+    "neighbour_filter",
+    "svm_filter",
+    "self_trained_votes",
+    "oracle",
+)
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,13 @@ class Learner:
                 "Lower it (on the command line --settings.lr)."
             ) from error
 
+    def finish(self) -> Learned:
+        """Takes all steps, without keeping anything on the way."""
+        state = self.start()
+        for result in self.steps(state):
+            state = result.state
+        return self.learned(state)
+
     def learned(self, state: TrainState) -> Learned:
         """The weights of a state, with cues as fresh as the students."""
         return self._weigh(state._replace(constants=self._refresh(state)))

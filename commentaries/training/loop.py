@@ -169,15 +169,8 @@ def train(
             state, made = state._replace(constants=refresh(state)), None
         if made is None:
             made = _problems(problems, state)
-        if schedule.restart_every and step and step % schedule.restart_every == 0:
-            assert theta is not None
-            restart = step // schedule.restart_every
-            fresh = (
-                _fresh(theta, inner_optimizer, seed, student, restart)
-                for student in range(len(state.students))
-            )
-            state = state._replace(students=tuple(fresh))
-
+        if theta is not None and _restarts(schedule, step):
+            state = _restarted(state, theta, inner_optimizer, schedule, seed)
         results = []
         for student, (problem, own) in enumerate(zip(made, state.students, strict=True)):
             first = step * schedule.inner_steps
@@ -193,10 +186,7 @@ def train(
                     adjoint=own.adjoint if schedule.warm_start else None,
                 )
             )
-        mean = results[0].value
-        for result in results[1:]:
-            mean = p.add(mean, result.value)
-        mean = p.scale(mean, 1 / len(results))
+        mean = _mean([result.value for result in results])
         phi, outer_state = state.phi, state.outer
         if step >= schedule.warm_up:
             phi, outer_state = outer_optimizer.update(mean, phi, outer_state)
@@ -215,6 +205,31 @@ def train(
             torch.stack([result.outer_loss for result in results]).mean(),
             tuple(result.diagnostics for result in results),
         )
+
+
+def _restarts(schedule: Schedule, step: int) -> bool:
+    return bool(schedule.restart_every and step and step % schedule.restart_every == 0)
+
+
+def _restarted(
+    state: TrainState,
+    theta: Callable[[torch.Generator], Params],
+    optimizer: InnerOptimizer[Any],
+    schedule: Schedule,
+    seed: int,
+) -> TrainState:
+    restart = state.step // (schedule.restart_every or 1)
+    fresh = (
+        _fresh(theta, optimizer, seed, student, restart) for student in range(len(state.students))
+    )
+    return state._replace(students=tuple(fresh))
+
+
+def _mean(values: Sequence[Params]) -> Params:
+    total = values[0]
+    for value in values[1:]:
+        total = p.add(total, value)
+    return p.scale(total, 1 / len(values))
 
 
 def _problems(problems: Bilevel | Problems, state: TrainState) -> Sequence[Bilevel]:
