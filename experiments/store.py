@@ -30,7 +30,14 @@ class Store:
         self.path = RESULTS / f"{name}.json"
         self._labels = tuple(labels)
         self._metrics = tuple(metrics)
-        self._header = {"experiment": name, "preset": preset}
+        about = environment.describe()  # now: a commit made during a long run is not what ran
+        self._header = {
+            "experiment": name,
+            "preset": preset,
+            "device": f"{about['device_name']}, {about['device']}",
+            "versions": {"python": about["python"], **about["versions"]},
+            "commit": about["commit"],
+        }
         self.cells: list[Cell] = []
         if self.path.exists():
             self.cells = json.loads(self.path.read_text())["cells"]
@@ -46,12 +53,8 @@ class Store:
         """Adds measurements and rewrites the file, the summary with it."""
         self.cells.extend(cells)
         self.cells.sort(key=lambda cell: (*(str(cell[k]) for k in self._labels), cell["seed"]))
-        about = environment.describe()
         content = {
             **self._header,
-            "device": f"{about['device_name']}, {about['device']}",
-            "versions": {"python": about["python"], **about["versions"]},
-            "commit": about["commit"],
             "seeds": sorted({cell["seed"] for cell in self.cells}),
             "rows": self.rows(),
             "cells": self.cells,
