@@ -20,8 +20,8 @@ Normalise = Literal["sum", "softmax", "none"]
 class ExampleWeights:
     """A commentary that weighs each example by the sigmoid of its score.
 
-    Normalisation decides between learning nothing and learning well. Without it the weights also
-    set the student's learning rate, and all of them drift to 1.
+    Without normalisation the mean weight also sets the student's learning rate, which confounds
+    what is learned about examples with how fast the student learns.
 
     Attributes:
         score: Where the logits come from: `Table`, `LossNetwork`, `ImageNetwork`, `CueNetwork`,
