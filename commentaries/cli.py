@@ -16,9 +16,9 @@ import tyro
 from tqdm import tqdm
 
 from .cleaning.config import read_job
-from .cleaning.job import Job, make_task, run
+from .cleaning.job import Job, StudentName, make_task, run
 from .cleaning.learner import Settings
-from .cleaning.teach import StudentName, teach
+from .cleaning.teach import teach
 from .cleaning.weights_table import most_distrusted, read_weights
 from .errors import CommentariesError
 from .report import text_table

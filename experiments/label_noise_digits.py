@@ -18,7 +18,7 @@ import tyro
 from commentaries.cleaning import controls
 from commentaries.cleaning.final import conclude
 from commentaries.cleaning.job import Job, make_learner, make_task
-from commentaries.cleaning.methods import Outcome, Plan, auroc, given_loss
+from commentaries.cleaning.methods import Outcome, auroc, given_loss
 from commentaries.report.tables import mean_interval, text_table
 
 from .parallel import run_all
@@ -75,8 +75,8 @@ def cleanlab_filter(bench: controls.Bench) -> controls.Outcomes:
     given = bench.given
     issues = find_label_issues(given.numpy(), opinion.exp().double().numpy(), n_jobs=1)
     kept = ~torch.from_numpy(issues)
-    plan = Plan(given, kept.float(), controls.STRONG, given_loss(opinion, given))
-    return controls.self_trained(bench, "cleanlab filter", plan)
+    suspicion = given_loss(opinion, given)
+    return controls.self_trained(bench, "cleanlab filter", kept, controls.STRONG, suspicion)
 
 
 def measure(job: Job) -> list[Cell]:

@@ -188,13 +188,18 @@ def test_cues_are_chosen_by_name():
         (["--settings.lr", "nan"], "lr is nan, but must be positive"),
         (["--settings.momentum", "1.5"], "momentum"),
         (["--settings.average", "-0.1"], "average"),
+        (["--settings.share", "2"], "share is 2.0, but must be at least 0 and below 1"),
+        (["--settings.terms", "-1"], "terms is -1, but must be finite and not negative"),
+        (["--settings.weight-decay", "-1"], "weight_decay is -1.0"),
+        (["--settings.width", "0"], "width is 0, but must be positive"),
+        (["--settings.warm-up", "-3"], "warm_up is -3"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused_before_there_is_a_folder(
     capsys, tmp_path, argv, message
 ):
     assert message in fails(capsys, *LEARN, *SMALL, "--out", tmp_path / "run", *argv)
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

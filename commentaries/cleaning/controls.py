@@ -1,15 +1,14 @@
 """What a careful engineer would try without a bilevel problem, all given the same trusted labels.
 
-Each control returns outcomes by name. Recipes were tuned on development seeds over weight decay
-and the trusted share, as ours were.
+Each control returns outcomes by name. Recipes were tuned over four settings of weight decay and
+trusted share, on one development seed and four rows; filter thresholds were not tuned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +17,10 @@ from ..errors import unknown
 from ..student import Student
 from ..training import Examples, Recipe, fit, log_probabilities
 from ..types import Params
-from .cues import FLOOR, Evidence, margins, trusted_decisions
-from .final import PASSES, RECIPE
+from .cues import Evidence, margins, of_label, trusted_decisions
+from .final import PASSES, by_votes
 from .learner import Learned
 from .methods import Outcome, Plan, auroc, carry_out, given_loss, score
-from .posterior import posterior
 from .regression import learned_from_cues
 from .task import Task
 
@@ -105,7 +103,7 @@ def unweighted(bench: Bench) -> Outcomes:
     """All labels as given, the trusted examples among them."""
     task = bench.task
     all_of_them = Examples(task.x, task.y, torch.ones(len(task.y)))
-    theta = fit(bench.student, all_of_them, replace(STRONG, share=0.0), seed=bench.seed + 7)
+    theta = fit(bench.student, all_of_them, STRONG, seed=bench.seed + 7)
     return {"unweighted": score(task, bench.student, theta, None)}
 
 
@@ -121,7 +119,7 @@ def early_stopping(bench: Bench) -> Outcomes:
             best[:] = [(loss, theta)]
 
     examples = Examples(task.train.x, bench.given, bench.ones)
-    last = fit(student, examples, replace(STRONG, share=0.0), seed=bench.seed + 7, watch=watch)
+    last = fit(student, examples, STRONG, seed=bench.seed + 7, watch=watch)
     return {"early stopping": score(task, student, best[0][1] if best else last, None)}
 
 
@@ -129,8 +127,7 @@ def trusted_alone(bench: Bench) -> Outcomes:
     """The same network on the trusted examples only."""
     task = bench.task
     examples = Examples(task.trusted.x, task.trusted.y, torch.ones(len(task.trusted)))
-    recipe = replace(DEFAULT, share=0.0)
-    theta = fit(bench.student, examples, recipe, seed=bench.seed + 7)
+    theta = fit(bench.student, examples, DEFAULT, seed=bench.seed + 7)
     return {"trusted alone": score(task, bench.student, theta, None)}
 
 
@@ -138,7 +135,7 @@ def svm_alone(bench: Bench) -> Outcomes:
     """A support-vector machine on the trusted examples only; ranked by its margin."""
     task = bench.task
     opinion = bench.evidence.margin.log_softmax(1)
-    suspicion = -margins(bench.evidence.margin).gather(1, bench.given[:, None]).squeeze(1)
+    suspicion = -of_label(margins(bench.evidence.margin), bench.given)
     accuracy = None
     if task.test is not None:
         found = trusted_decisions(task, task.test.x).argmax(1)
@@ -152,51 +149,58 @@ def upweighted(bench: Bench) -> Outcomes:
     return {"trusted up-weighted": bench.outcome(Plan(bench.given, bench.ones, STRONG))}
 
 
-def self_trained(bench: Bench, name: str, plan: Plan) -> Outcomes:
+def self_trained(
+    bench: Bench, name: str, kept: Tensor, recipe: Recipe, suspicion: Tensor
+) -> Outcomes:
     """A filter, and the same filter self-trained for three rounds.
 
     Each further round keeps what the last network agrees with and trains anew.
+
+    Args:
+        bench: What the controls share.
+        name: Of the filter.
+        kept: (n,) bool, the examples that it keeps.
+        recipe: Of its networks.
+        suspicion: (n,) its own ranking.
     """
-    outcomes = {name: bench.outcome(plan)}
-    last = outcomes[name]
+    first = bench.outcome(Plan(bench.given, kept.float(), recipe, suspicion))
+    last = first
     for round in range(1, ROUNDS):
         kept = last.log_probability.argmax(1) == bench.given
-        last = bench.outcome(Plan(bench.given, kept.float(), plan.recipe), round)
-    outcomes[f"{name} x{ROUNDS}"] = last
-    return outcomes
+        last = bench.outcome(Plan(bench.given, kept.float(), recipe), round)
+    return {name: first, f"{name} x{ROUNDS}": last}
 
 
 def neighbour_filter(bench: Bench) -> Outcomes:
     """Keeps labels that no other label outvotes among the ten nearest neighbours."""
     votes = bench.neighbour_votes
-    own = votes.gather(1, bench.given[:, None]).squeeze(1)
+    own = of_label(votes, bench.given)
     kept = own >= votes.max(1).values
-    return self_trained(bench, "neighbour filter", Plan(bench.given, kept.float(), STRONG, -own))
+    return self_trained(bench, "neighbour filter", kept, STRONG, -own)
 
 
 def svm_filter(bench: Bench) -> Outcomes:
     """Keeps labels that a support-vector machine of the trusted examples agrees with."""
     margin = bench.evidence.margin
     kept = margin.argmax(1) == bench.given
-    suspicion = -margins(margin).gather(1, bench.given[:, None]).squeeze(1)
-    return self_trained(bench, "svm filter", Plan(bench.given, kept.float(), DEFAULT, suspicion))
+    suspicion = -of_label(margins(margin), bench.given)
+    return self_trained(bench, "svm filter", kept, DEFAULT, suspicion)
 
 
 def cross_validation_filter(bench: Bench) -> Outcomes:
     """Keeps labels that networks agree with which were trained on the other folds."""
     opinion, _ = bench.out_of_fold
     kept = opinion.argmax(1) == bench.given
-    plan = Plan(bench.given, kept.float(), STRONG, given_loss(opinion, bench.given))
-    return self_trained(bench, "cross-validation filter", plan)
+    suspicion = given_loss(opinion, bench.given)
+    return self_trained(bench, "cross-validation filter", kept, STRONG, suspicion)
 
 
 def trusted_votes_filter(bench: Bench) -> Outcomes:
     """Keeps labels that the trusted labels agree with as they spread over the graph."""
     votes = bench.evidence.trusted_votes
     kept = votes.argmax(1) == bench.given
-    suspicion = -votes.gather(1, bench.given[:, None]).squeeze(1)
-    plan = Plan(bench.given, kept.float(), DEFAULT, suspicion)
-    return self_trained(bench, "trusted-votes filter", plan)
+    suspicion = -of_label(votes, bench.given)
+    return self_trained(bench, "trusted-votes filter", kept, DEFAULT, suspicion)
 
 
 def equal_cues(bench: Bench) -> Outcomes:
@@ -208,26 +212,28 @@ def equal_cues(bench: Bench) -> Outcomes:
     mixture = GaussianMixture(2, random_state=0).fit(mean[:, None].numpy())
     group = torch.from_numpy(mixture.predict(mean[:, None].numpy())).bool()
     kept = group if mean[group].mean() > mean[~group].mean() else ~group
-    return self_trained(bench, "equal cues", Plan(bench.given, kept.float(), MIDDLE, -mean))
+    return self_trained(bench, "equal cues", kept, MIDDLE, -mean)
 
 
 def cue_regression(bench: Bench) -> Outcomes:
     """A logistic regression on the cues: trusted labels against random wrong ones."""
     _, right = bench.cue_values
     kept = right > 0.5
-    return self_trained(bench, "cue regression", Plan(bench.given, kept.float(), MIDDLE, -right))
+    return self_trained(bench, "cue regression", kept, MIDDLE, -right)
 
 
 def self_trained_votes(bench: Bench) -> Outcomes:
     """Ours without anything learned: the same votes from equal weights, then all the same steps."""
     votes = bench.evidence.self_trained_votes(0.5 * bench.ones, SELF_TRAINED_PASSES)
-    return {"self-trained votes": _by_votes(bench, votes)}
+    verdict = by_votes(bench.task, bench.student, votes, seed=bench.seed)
+    return {"self-trained votes": verdict.outcome}
 
 
 def votes_of_shuffled_weights(bench: Bench) -> Outcomes:
     """Ours with the learned weights each given to another example, then all the same steps."""
     votes = bench.evidence.self_trained_votes(_shuffled(bench), PASSES)
-    return {"votes of shuffled weights": _by_votes(bench, votes)}
+    verdict = by_votes(bench.task, bench.student, votes, seed=bench.seed)
+    return {"votes of shuffled weights": verdict.outcome}
 
 
 def constant_weight(bench: Bench) -> Outcomes:
@@ -246,16 +252,6 @@ def oracle(bench: Bench) -> Outcomes:
     if bench.task.truth is None:
         return {}
     return {"oracle": bench.outcome(Plan(bench.task.truth, bench.ones, LIGHT))}
-
-
-def _by_votes(bench: Bench, votes: Tensor) -> Outcome:
-    """The final student of votes, ranked by its loss and by the posterior of the given label."""
-    q = posterior(votes, bench.given)
-    confidence, label = q.max(1)
-    outcome = bench.outcome(Plan(label, confidence, RECIPE))
-    own = q.gather(1, bench.given[:, None]).squeeze(1)
-    suspicion = given_loss(outcome.log_probability, bench.given) - (own + FLOOR).log()
-    return outcome._replace(suspicion=suspicion, auroc=auroc(bench.task.wrong, suspicion))
 
 
 def _shuffled(bench: Bench) -> Tensor:
@@ -302,7 +298,7 @@ def _neighbour_votes(task: Task) -> Tensor:
     return torch.nn.functional.one_hot(task.train.y[near], task.classes).float().mean(1)
 
 
-CONTROLS: dict[str, Callable[[Bench], Any]] = {
+CONTROLS: dict[str, Callable[[Bench], Outcomes]] = {
     control.__name__: control
     for control in (
         unweighted,

@@ -43,13 +43,8 @@ class Evidence:
     def gather(cls, task: Task, *, neighbours: int = 5, alpha: float = 0.99) -> Evidence:
         """Fits the support-vector machine and builds the graph."""
         graph = NeighbourGraph.build(task.x, neighbours=neighbours, alpha=alpha)
-        mass = functional.one_hot(task.y, task.classes) * task.is_trusted[:, None].float()
-        return cls(
-            task,
-            graph,
-            trusted_decisions(task, task.train.x),
-            graph.spread(mass)[: task.size],
-        )
+        votes = graph.spread(trusted_labels(task))[: task.size]
+        return cls(task, graph, trusted_decisions(task, task.train.x), votes)
 
     def weighted_votes(self, weight: Tensor) -> Tensor:
         """Class shares at each training example by the given labels of the *others*, (n, classes).
@@ -57,9 +52,13 @@ class Evidence:
         Args:
             weight: (n,) how much each given label counts.
         """
+        return self.votes_everywhere(weight)[: self.task.size]
+
+    def votes_everywhere(self, weight: Tensor) -> Tensor:
+        """As `weighted_votes`, at the trusted examples too, (n + trusted, classes)."""
         task = self.task
         mass = weighted_labels(task.train.y, weight, task.trusted.y, task.classes, TRUSTED_SHARE)
-        return self.graph.votes_of_others(mass)[: task.size]
+        return self.graph.votes_of_others(mass)
 
     def self_trained_votes(self, weight: Tensor, passes: int) -> Tensor:
         """Weighted votes, repeated with the weights that the votes themselves give.
@@ -76,7 +75,7 @@ class Evidence:
         return votes
 
     def _agreement(self, votes: Tensor) -> Tensor:
-        own = votes.gather(1, self.task.train.y[:, None]).squeeze(1)
+        own = of_label(votes, self.task.train.y)
         return (own / votes.max(1).values).square()
 
     def cues(self, names: tuple[CueName, ...], weight: Tensor, log_probability: Tensor) -> Tensor:
@@ -97,6 +96,11 @@ class Evidence:
         )
         own = of_label(values, self.task.train.y)
         return standardised(own, own)
+
+
+def trusted_labels(task: Task) -> Tensor:
+    """Label mass of one at each trusted example, none elsewhere, (n + trusted, classes)."""
+    return functional.one_hot(task.y, task.classes) * task.is_trusted[:, None].float()
 
 
 def cue_values(
@@ -136,7 +140,7 @@ def cue_values(
 
 
 def of_label(values: Tensor, label: Tensor) -> Tensor:
-    """The cues of one label for each example: (m, classes, cues), (m,) -> (m, cues)."""
+    """What belongs to one label of each example: (m, classes, ...), (m,) -> (m, ...)."""
     return values[torch.arange(len(label)), label]
 
 

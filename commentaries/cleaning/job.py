@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from ..commentary import effective_sample_size
 from ..data import NOISES, LabelledImages, corrupt, load, split
 from ..errors import BadInput, check_positive, unknown
-from ..networks import small_cnn
+from ..networks import cbr, small_cnn
 from ..student import Student
-from ..training import RunFolder, StepResult, TrainState, atomic
+from ..training import RunFolder, StepResult, TrainState
 from . import controls
 from .final import Verdict, conclude
 from .learner import Learned, Learner, Settings
 from .methods import Outcome
 from .task import Task
+from .weights_table import Line, write_weights
 
 Controls = Literal["quick", "all", "none"]
+StudentName = Literal["small_cnn", "cbr"]
+
+_NETWORKS = {"small_cnn": small_cnn, "cbr": cbr}
 
 QUICK = (
     "unweighted",
@@ -118,10 +119,16 @@ def make_task(job: Job) -> Task:
     return Task(part(parts.train, given), part(parts.trusted), truth, part(parts.test))
 
 
-def make_student(task: Task) -> Student:
-    """The network that every method trains."""
+def make_student(task: Task, name: StudentName = "small_cnn") -> Student:
+    """A network for the images and classes of a task.
+
+    Raises:
+        BadInput: An unknown name.
+    """
+    if name not in _NETWORKS:
+        raise unknown("student", name, get_args(StudentName))
     channels, size = task.train.x.shape[1:3]
-    return Student(lambda: small_cnn(task.classes, channels=channels, size=size))
+    return Student(lambda: _NETWORKS[name](task.classes, channels=channels, size=size))
 
 
 def make_learner(job: Job, task: Task) -> Learner:
@@ -182,7 +189,7 @@ def control_names(choice: Controls) -> tuple[str, ...]:
 
 def save(finished: Finished, folder: RunFolder) -> None:
     """Writes ``weights.csv`` and, last, ``result.json``."""
-    atomic.write_bytes(folder.path / "weights.csv", _table(finished).encode())
+    write_weights(folder, _lines(finished))
     folder.write_json("result.json", summary(finished))
 
 
@@ -208,21 +215,10 @@ def scores(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def restored(folder: RunFolder, learner: Learner) -> TrainState:
-    """The state of the folder's checkpoint.
-
-    Raises:
-        BadRun: There is no checkpoint, it is damaged, or another configuration made it.
-    """
-    # A saved state has taken a step, so it has cues.
-    cues = torch.zeros(len(learner.task.y), len(learner.settings.cues))
-    return folder.load_checkpoint(learner.start()._replace(constants={"cues": cues}))
-
-
 def _resumed(folder: RunFolder, learner: Learner) -> TrainState:
     state = learner.start()
     if folder.checkpoint.exists():
-        state = restored(folder, learner)
+        state = folder.load_checkpoint(state)
         folder.warn_if_threads_differ()
     folder.rewind(state.step)
     return state
@@ -245,12 +241,9 @@ def _metrics(learner: Learner, result: StepResult) -> dict[str, float | None]:
     }
 
 
-def _table(finished: Finished) -> str:
+def _lines(finished: Finished) -> list[Line]:
     task, verdict = finished.task, finished.verdict
     names = task.train.classes
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["file", "label", "weight", "suspicion", "suggested", "confidence"])
     columns = zip(
         task.train.y.tolist(),
         finished.learned.weight.tolist(),
@@ -259,15 +252,7 @@ def _table(finished: Finished) -> str:
         verdict.confidence.tolist(),
         strict=True,
     )
-    for row, (label, weight, suspicion, suggested, confidence) in enumerate(columns):
-        writer.writerow(
-            [
-                f"{task.train.name}/{row}",
-                names[label],
-                f"{weight:.6g}",
-                f"{suspicion:.6g}",
-                names[suggested],
-                f"{confidence:.6g}",
-            ]
-        )
-    return buffer.getvalue()
+    return [
+        Line(f"{task.train.name}/{row}", names[label], weight, suspicion, names[likely], confidence)
+        for row, (label, weight, suspicion, likely, confidence) in enumerate(columns)
+    ]

@@ -22,7 +22,15 @@ from ..commentary import (
 )
 from ..commentary.lesson import judged, taught
 from ..commentary.weights import Normalise
-from ..errors import BadInput, NonFinite, NotConverged, check_positive, unknown
+from ..errors import (
+    BadInput,
+    NonFinite,
+    NotConverged,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+    unknown,
+)
 from ..hypergradient import Hypergradient, Implicit, Unrolled
 from ..inner import SGD, Adam
 from ..networks import cbr
@@ -31,7 +39,7 @@ from ..solvers import Neumann
 from ..student import Student
 from ..training import Schedule, StepResult, TrainState, log_probabilities, start, train
 from ..types import Batch, Params
-from .cues import CUES, CueName, Evidence
+from .cues import CUES, CueName, Evidence, of_label
 from .task import Task
 
 ScoreName = Literal["cues", "table", "loss", "image"]
@@ -89,8 +97,12 @@ class Settings:
                 raise unknown("cue", name, CUES)
         if not self.cues:
             raise BadInput("cues is empty, so the network would see nothing. Name at least one.")
-        for name in ("steps", "inner_steps", "batch", "lr", "outer_lr", "refresh_every"):
+        for name in ("steps", "inner_steps", "batch", "lr", "outer_lr", "refresh_every", "width"):
             check_positive(name, getattr(self, name))
+        for name in ("terms", "weight_decay", "warm_up"):
+            check_not_negative(name, getattr(self, name))
+        for name in ("share", "momentum", "average"):
+            check_fraction(name, getattr(self, name))
 
     @property
     def hypergradient(self) -> Hypergradient:
@@ -152,16 +164,19 @@ class Learner:
 
     def start(self) -> TrainState:
         """The state before the first step."""
-        placeholder = torch.zeros(len(self.task.y), len(self.settings.cues))
+        # A fresh commentary weighs by a half whatever the cues: the first votes are equal.
+        cues = torch.zeros(len(self.task.y), len(self.settings.cues))
+        constants = {"cues": cues}
         generator = torch.Generator().manual_seed(self.seed)
-        return start(
+        state = start(
             self.student.init,
-            self._score({"cues": placeholder}).init(generator),
+            self._score(constants).init(generator),
             inner_optimizer=self._inner_optimizer,
             outer_optimizer=self._outer_optimizer,
             students=2,
             seed=self.seed,
         )
+        return state._replace(constants=constants)
 
     def steps(self, state: TrainState) -> Iterator[StepResult]:
         """Outer steps from a state to the end."""
@@ -200,23 +215,23 @@ class Learner:
 
     def learned(self, state: TrainState) -> Learned:
         """The weights of a state, with cues as fresh as the students."""
-        return self._weigh(state._replace(constants=self._refresh(state)))
+        opinion = self._opinion(state)
+        return self._weigh(state._replace(constants=self._cues(state, opinion)), opinion)
 
     def batch_sample_size(self, state: TrainState) -> float | None:
         """Effective sample size of the weights of the last step's batch, as a share of the batch.
 
         None where the weights are a function of losses, which only a student's pass knows.
         """
-        index = self._drawn(state.step * self.settings.inner_steps - 1)
         if self.settings.score == "loss":
             return None
+        index = self._drawn(state.step * self.settings.inner_steps - 1)
         with torch.no_grad():
             batch = self._batch(index, state.step)
             weight = self._commentary(state.constants).raw(state.phi, batch)
         return float(effective_sample_size(weight)) / len(index)
 
-    def _weigh(self, state: TrainState) -> Learned:
-        opinion = self._opinion(state)
+    def _weigh(self, state: TrainState, opinion: Tensor) -> Learned:
         n = self.task.size
         batch = Batch(
             self.task.train.x,
@@ -224,7 +239,7 @@ class Learner:
             torch.arange(n),
             progress=min(state.step / self.settings.steps, 1.0),
         )
-        losses = -opinion.gather(1, batch.y[:, None]).squeeze(1)
+        losses = -of_label(opinion, batch.y)
         with torch.no_grad():
             weight = self._commentary(state.constants).raw(state.phi, batch, losses)
         return Learned(weight, opinion)
@@ -240,13 +255,12 @@ class Learner:
         return mean.clamp_min(math.log(1e-8))
 
     def _refresh(self, state: TrainState) -> Params:
+        return self._cues(state, self._opinion(state))
+
+    def _cues(self, state: TrainState, opinion: Tensor) -> Params:
         """Cues under the present students, the votes weighted as the last cues said."""
-        n = self.task.size
-        if state.constants:
-            learned = self._weigh(state)
-        else:
-            learned = Learned(torch.full((n,), 0.5), self._opinion(state))
-        cues = self.evidence.cues(self.settings.cues, learned.weight, learned.log_probability)
+        weight = self._weigh(state, opinion).weight
+        cues = self.evidence.cues(self.settings.cues, weight, opinion)
         return {"cues": torch.cat([cues, cues.new_zeros(len(self.task.trusted), cues.shape[1])])}
 
     def _score(self, constants: Params) -> Score:

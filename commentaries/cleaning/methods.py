@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..student import Student
 from ..training import Examples, Recipe, fit, log_probabilities
+from .cues import of_label
 from .task import Task
 
 
@@ -52,9 +53,7 @@ def carry_out(task: Task, student: Student, plan: Plan, *, seed: int) -> Outcome
     """Trains a plan's network and scores it."""
     anchors = Examples(task.trusted.x, task.trusted.y, torch.ones(len(task.trusted)))
     examples = Examples(task.train.x, plan.target, plan.weight)
-    theta = fit(
-        student, examples, plan.recipe, seed=seed, anchors=anchors if plan.recipe.share else None
-    )
+    theta = fit(student, examples, plan.recipe, seed=seed, anchors=anchors)
     return score(task, student, theta, plan.suspicion)
 
 
@@ -74,7 +73,7 @@ def score(task: Task, student: Student, theta: dict[str, Tensor], own: Tensor | 
 
 def given_loss(log_probability: Tensor, given: Tensor) -> Tensor:
     """-log p(given label), (n,)."""
-    return -log_probability.gather(1, given[:, None]).squeeze(1)
+    return -of_label(log_probability, given)
 
 
 def auroc(wrong: Tensor | None, suspicion: Tensor) -> float | None:

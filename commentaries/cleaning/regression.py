@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from .cues import CUES, TRUSTED_SHARE, Evidence, cue_values, of_label, standardised, svm_decisions
-from .graph import weighted_labels
+from .cues import (
+    CUES,
+    Evidence,
+    cue_values,
+    of_label,
+    standardised,
+    svm_decisions,
+    trusted_labels,
+)
 from .task import Task
 
 WRONG_LABELS = 3
@@ -36,12 +42,14 @@ def learned_from_cues(
     """
     from sklearn.linear_model import LogisticRegression
 
-    votes = evidence.weighted_votes(torch.full((task.size,), 0.5))
+    votes, trusted_votes = evidence.votes_everywhere(torch.full((task.size,), 0.5)).split(
+        [task.size, len(task.trusted)]
+    )
     raw = of_label(
         cue_values(CUES, evidence.margin, evidence.trusted_votes, votes, log_probability),
         task.train.y,
     )
-    every = standardised(_trusted_cues(task, evidence, trusted_log_probability), raw)
+    every = standardised(_trusted_cues(evidence, trusted_votes, trusted_log_probability), raw)
     right = of_label(every, task.trusted.y)
     generator = torch.Generator().manual_seed(seed)
     wrong = []
@@ -57,20 +65,12 @@ def learned_from_cues(
     return cues, probability
 
 
-def _trusted_cues(task: Task, evidence: Evidence, log_probability: Tensor) -> Tensor:
+def _trusted_cues(evidence: Evidence, votes: Tensor, log_probability: Tensor) -> Tensor:
     """Cues of the trusted examples for every label, none from its own label, (t, classes, cues)."""
-    n, y, classes = task.size, task.trusted.y, task.classes
-    half = torch.full((n,), 0.5)
-    weighted = weighted_labels(task.train.y, half, y, classes, TRUSTED_SHARE)
-    trusted = functional.one_hot(task.y, classes) * task.is_trusted[:, None].float()
-    graph = evidence.graph
-    return cue_values(
-        CUES,
-        _out_of_fold_decisions(task),
-        graph.votes_of_others(trusted)[n:],
-        graph.votes_of_others(weighted)[n:],
-        log_probability,
-    )
+    task = evidence.task
+    trusted_votes = evidence.graph.votes_of_others(trusted_labels(task))[task.size :]
+    decisions = _out_of_fold_decisions(task)
+    return cue_values(CUES, decisions, trusted_votes, votes, log_probability)
 
 
 def _out_of_fold_decisions(task: Task) -> Tensor:

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
-from ..errors import BadInput, BadRun, unknown
-from ..networks import cbr, small_cnn
-from ..student import Student
+from ..errors import BadInput, BadRun
 from ..training import RunFolder
 from . import controls
 from .final import conclude
-from .job import Job, make_learner, make_task, restored, scores
+from .job import Job, StudentName, make_learner, make_student, make_task, scores
 from .methods import Outcome
-from .task import Task
-
-StudentName = Literal["small_cnn", "cbr"]
 
 BESIDE = ("unweighted", "shuffled_weights", "constant_weight", "oracle")
-_NETWORKS = {"small_cnn": small_cnn, "cbr": cbr}
-
-
-def new_student(name: StudentName, task: Task) -> Student:
-    """A network by name, for the images and classes of a task.
-
-    Raises:
-        BadInput: An unknown name.
-    """
-    if name not in _NETWORKS:
-        raise unknown("student", name, get_args(StudentName))
-    channels, size = task.train.x.shape[1:3]
-    return Student(lambda: _NETWORKS[name](task.classes, channels=channels, size=size))
 
 
 def teach(
@@ -60,9 +42,9 @@ def teach(
     if seed < 0:
         raise BadInput(f"seed is {seed}, but must not be negative. Choose 0 or more.")
     task = make_task(job)
-    student = new_student(name, task)
+    student = make_student(task, name)
     learner = make_learner(job, task)
-    state = restored(folder, learner)
+    state = folder.load_checkpoint(learner.start())
     if state.step < job.settings.steps:
         raise BadRun(
             f"The run {folder.path} has taken {state.step} of {job.settings.steps} steps. Resume "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import BadRun
@@ -19,7 +20,7 @@ class Line(NamedTuple):
         weight: What that label counts, in (0, 1).
         suspicion: Higher for labels that are more likely wrong.
         suggested: The most likely label.
-        confidence: Its share of the votes.
+        confidence: Its probability.
     """
 
     file: str
@@ -28,6 +29,16 @@ class Line(NamedTuple):
     suspicion: float
     suggested: str
     confidence: float
+
+
+def write_weights(folder: RunFolder, lines: Iterable[Line]) -> None:
+    """Replaces ``weights.csv``, numbers to six digits."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(Line._fields)
+    for line in lines:
+        writer.writerow(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in line)
+    atomic.write_bytes(folder.path / "weights.csv", buffer.getvalue().encode())
 
 
 def read_weights(folder: RunFolder) -> list[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -113,9 +114,8 @@ def fit(
         losses = functional.cross_entropy(z[drawn:], anchors.target, reduction="none")
         return value + share * (anchors.weight * losses).sum() / anchors.weight.sum()
 
-    for step, index in enumerate(_orders(examples.size, recipe.batch, generator)):
-        if step == recipe.steps:
-            break
+    orders = _orders(examples.size, recipe.batch, generator)
+    for step, index in enumerate(islice(orders, recipe.steps)):
         x = examples.x[index] if anchors is None else torch.cat([examples.x[index], anchors.x])
         batch = Batch(x, examples.target[index], index, seed=step)
         gradient, value = plain_gradient(loss, theta, {}, batch)
@@ -125,7 +125,7 @@ def fit(
                 f"(now {recipe.lr:g})."
             )
         cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-        optimizer = SGD(max(recipe.lr * cosine, 1e-12), recipe.momentum, True, recipe.weight_decay)
+        optimizer = SGD(recipe.lr * cosine, recipe.momentum, True, recipe.weight_decay)
         theta, state = optimizer.update(gradient, theta, state)
         average = p.lerp(average, theta, 1 - warmed(recipe.average, step))
         if watch is not None and (step + 1) % 20 == 0:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from commentaries.cleaning import methods
-from commentaries.cleaning.job import Job, make_learner, make_task, restored, run
+from commentaries.cleaning.job import Job, make_learner, make_task, run
 from commentaries.cleaning.learner import Settings
 from commentaries.training import Recipe, RunFolder, fit
 from commentaries.training.run_folder import CONFIG
@@ -74,7 +74,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the last checkpoint."""
-    state = restored(RunFolder.open(path), make_learner(JOB, make_task(JOB)))
+    state = RunFolder.open(path).load_checkpoint(make_learner(JOB, make_task(JOB)).start())
     assert state.step == JOB.settings.steps
     found = {f"phi {name}": value for name, value in state.phi.items()}
     found |= {f"constants {name}": value for name, value in state.constants.items()}
