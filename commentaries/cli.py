@@ -16,25 +16,27 @@ import tyro
 from tqdm import tqdm
 
 from .cleaning.config import read_job
-from .cleaning.job import Job, StudentName, make_task, run
+from .cleaning.job import SPLITS, prepare_again, run
 from .cleaning.learner import Settings
+from .cleaning.options import Job
+from .cleaning.prepared import Prepared, prepare
+from .cleaning.review import begin, review
+from .cleaning.sources import draw_trusted_list
 from .cleaning.teach import teach
 from .cleaning.weights_table import most_distrusted, read_weights
 from .errors import CommentariesError
 from .report import text_table
-from .report.weights_page import COLUMNS, Scores, finding, method_rows, write_weights_page
+from .report.terminal import describe, result_text, scores_table, short_metrics
+from .report.weights_page import write_weights_page
 from .training import RunFolder, default_path
+
+SKIPPED_SHOWN = 10
 
 Preset = Literal["default", "smoke"]
 
 PRESETS: dict[str, Job] = {
     "default": Job(),
-    "smoke": Job(
-        train=400,
-        test=200,
-        controls="none",
-        settings=Settings(steps=60, warm_up=5, refresh_every=10),
-    ),
+    "smoke": Job(controls="none", settings=Settings(steps=60, warm_up=5, refresh_every=10)),
 }
 
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -84,16 +86,37 @@ class Teach:
 
     Attributes:
         run: The run's folder, which gets teach-STUDENT-SEED.json.
-        student: The network of the new student.
+        student: The network of the new student: small_cnn, conv2, cbr, conv4, resnet18,
+            resnet32, resnet34, wide_resnet, torchvision:NAME or timm:NAME; that which suits the
+            images if not given.
         seed: Of the new student.
+        steps: Of its training; if not given, as many as the final students of a run take.
     """
 
     run: RunPath
-    student: StudentName = "small_cnn"
+    student: str | None = None
     seed: int = 1
+    steps: int | None = None
 
 
-Command = LearnWeights | Resume | Inspect | Teach
+@dataclass(frozen=True)
+class Review:
+    """Correct labels of a finished run and go on, in a new run, from where it ended.
+
+    Attributes:
+        run: The finished run's folder, of which nothing changes.
+        accept: A .csv with the columns file and label: the right label of each image that you
+            have looked at, - for an image to be dropped. weights.csv will do, with the labels put
+            right and without the lines that you have not looked at.
+        out: The new run's folder; RUN-review if not given.
+    """
+
+    run: RunPath
+    accept: Path
+    out: Path | None = None
+
+
+Command = LearnWeights | Resume | Inspect | Teach | Review
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,6 +158,7 @@ def _parse(argv: Sequence[str], preset: str) -> Command:
         | Annotated[Resume, tyro.conf.subcommand("resume")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
         | Annotated[Teach, tyro.conf.subcommand("teach")]
+        | Annotated[Review, tyro.conf.subcommand("review")]
     )
     said = io.StringIO()
     try:
@@ -164,15 +188,25 @@ def _do(command: Command) -> None:
         _resume(command)
     elif isinstance(command, Inspect):
         _inspect(command)
-    else:
+    elif isinstance(command, Teach):
         _teach(command)
+    else:
+        _review(command)
 
 
 def _learn_weights(command: LearnWeights) -> None:
-    job = command.job
+    job = command.job.settled()
     torch.set_num_threads(job.threads)
-    make_task(job)  # what cannot work is refused before there is a folder
-    _finish(job, RunFolder.create(command.out or default_path("weights"), job))
+    if job.trusted_list is not None and not job.trusted_list.exists():
+        count = draw_trusted_list(job)
+        print(
+            f"Wrote {count:,} images with their given labels to {job.trusted_list}. Look at these "
+            "images, correct the labels there, and run the same command again."
+        )
+        return
+    prepared = prepare(job)  # what cannot work is refused before there is a folder
+    folder = RunFolder.create(command.out or default_path("weights"), job, device=job.device)
+    _finish(job, folder, prepared)
 
 
 def _resume(command: Resume) -> None:
@@ -180,30 +214,28 @@ def _resume(command: Resume) -> None:
     job = read_job(folder)
     torch.set_num_threads(job.threads)
     if not _is_finished(folder):
-        _finish(job, folder)
+        _finish(job, folder, prepare_again(job, folder))
         return
     print(f"The run {folder.path} is already finished.")
     if not (folder.path / "report.html").exists():
-        print(f"Wrote {write_weights_page(folder, job, make_task(job))}.")
+        print(f"Wrote {write_weights_page(folder, job, prepare_again(job, folder))}.")
 
 
 def _inspect(command: Inspect) -> None:
     folder = RunFolder.open(command.run)
     job, metrics = read_job(folder), folder.metrics()
     taken = metrics[-1]["step"] + 1 if metrics else 0
-    print(
-        f"{folder.path}: {job.data}, {job.train:,} training and {job.trusted:,} trusted examples, "
-        f"{job.noise} noise at {job.rate:g}, seed {job.seed}, score {job.settings.score!r}, "
-        f"controls {job.controls!r}"
-    )
+    print(f"{folder.path}: {describe(job, folder)}")
     print(f"{taken} of {job.settings.steps} steps")
     if metrics:
-        print("last step: " + ", ".join(f"{name} {value}" for name, value in _shown(metrics[-1])))
+        last = short_metrics(metrics[-1])
+        print("last step: " + ", ".join(f"{name} {value}" for name, value in last.items()))
     if not _is_finished(folder):
         print(f"not finished; go on with: commentaries resume {folder.path}")
         return
-    result, lines = folder.read_json("result.json"), read_weights(folder)
-    print(f"\n{_table(result)}\n\n{finding(result)} The most distrusted:\n")
+    print(result_text(folder))
+    print("The most distrusted:\n")
+    lines = read_weights(folder)
     rows = [lines[row] for row in most_distrusted(lines, 10)]
     print(text_table(rows[0]._fields, rows))
 
@@ -212,60 +244,67 @@ def _teach(command: Teach) -> None:
     folder = RunFolder.open(command.run)
     job = read_job(folder)
     torch.set_num_threads(job.threads)
-    found = teach(job, folder, command.student, seed=command.seed, on_method=_say_method)
-    print(_table(found))
+    found = teach(
+        job,
+        folder,
+        command.student,
+        seed=command.seed,
+        steps=command.steps,
+        on_method=_say_method,
+    )
+    print(scores_table(found))
 
 
-def _finish(job: Job, folder: RunFolder) -> None:
+def _review(command: Review) -> None:
+    old = RunFolder.open(command.run)
+    job = read_job(old)
+    torch.set_num_threads(job.threads)
+    found = review(job, old, command.accept)
+    folder = begin(found, old, command.out)
+    _finish(found.job, folder, found.prepared)
+
+
+def _finish(job: Job, folder: RunFolder, prepared: Prepared) -> None:
     """Takes a run from wherever it is to its report."""
+    _say_skipped(prepared)
     print(f"run folder: {folder.path}", file=sys.stderr)
     try:
         with tqdm(total=job.settings.steps, disable=None, unit="step") as bar:
 
             def on_step(step: int, metrics: dict[str, float | None]) -> None:
-                bar.set_postfix(dict(_shown(metrics)), refresh=False)
+                bar.set_postfix(short_metrics(metrics), refresh=False)
                 bar.update(step - bar.n)
 
             def on_method(name: str) -> None:
                 bar.close()
                 _say_method(name)
 
-            finished = run(job, folder, on_step=on_step, on_method=on_method)
-        page = write_weights_page(folder, job, finished.task)
+            run(job, folder, prepared, on_step=on_step, on_method=on_method)
+        page = write_weights_page(folder, job, prepared)
     except KeyboardInterrupt:
         print(f"\nStopped. Go on with: commentaries resume {folder.path}", file=sys.stderr)
         raise
-    result = folder.read_json("result.json")
-    print(_table(result))
-    print(f"\n{finding(result)} All weights: {folder.path / 'weights.csv'}. Report: {page}.")
+    print(result_text(folder))
+    print(
+        f"All weights: {folder.path / 'weights.csv'}. Images to keep: "
+        f"{folder.path / 'cleaned.txt'}. Report: {page}."
+    )
 
 
 def _is_finished(folder: RunFolder) -> bool:
     return (folder.path / "result.json").exists()
 
 
-def _table(scores: Scores) -> str:
-    return text_table(COLUMNS, method_rows(scores))
-
-
-def _shown(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Metrics by short names, without those that are not known."""
-    names = {
-        "loss": "loss",
-        "outer_loss": "outer loss",
-        "stationarity": "‖F‖",
-        "relative_residual": "residual",
-        "effective_sample_size": "effective share",
-    }
-    return [
-        (short, f"{metrics[name]:.3g}")
-        for name, short in names.items()
-        if metrics.get(name) is not None
-    ]
-
-
 def _say_method(name: str) -> None:
     print(f"training: {name.replace('_', ' ')}", file=sys.stderr)
+
+
+def _say_skipped(prepared: Prepared) -> None:
+    for text in prepared.skipped[:SKIPPED_SHOWN]:
+        print(f"warning: {text}", file=sys.stderr)
+    more = len(prepared.skipped) - SKIPPED_SHOWN
+    if more > 0:
+        print(f"warning: {more:,} more images were left out; see {SPLITS}.", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

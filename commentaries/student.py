@@ -37,8 +37,10 @@ class Student:
     """A network whose parameters are an argument.
 
     The module is copied, so that the caller's own one is never touched. Parameters that do not
-    require grad are constants: θ holds only what is trained. Normalisation runs from primitives
-    that can be differentiated any number of times, in any mode (`commentaries.primitives`).
+    require grad and buffers that no pass writes are constants: θ holds only what is trained, and
+    the constants follow it to its device. Normalisation runs from primitives that can be
+    differentiated any number of times, in any mode (`commentaries.primitives`). A part whose
+    ``train()`` keeps it in evaluation mode, as `networks.Frozen`, stays in it.
 
     Args:
         module: A module, or a function that builds one. With a function, `init` draws the initial
@@ -63,23 +65,31 @@ class Student:
                     "no training pass uses. Build it with track_running_stats=False."
                 )
         self._module = built
+        self._elsewhere: dict[torch.device, nn.Module] = {}
         self._names = [name for name, value in built.named_parameters() if value.requires_grad]
         if not self._names:
             raise BadInput(
                 "The module has no parameter that requires grad, so there is nothing to train. "
                 "Call requires_grad_() on those that the student should learn."
             )
-        # Buffers by identity: how a recorded running mean is known to be this layer's.
-        self._running = {
-            id(part.running_mean): name
+        built.train()
+        # Layers whose running statistics a training pass would move; a frozen one has gone back to
+        # evaluation mode by itself.
+        self._running = [
+            name
             for name, part in built.named_modules()
-            if isinstance(getattr(part, "running_mean", None), Tensor)
-        }
+            if isinstance(getattr(part, "running_mean", None), Tensor) and part.training
+        ]
 
     @property
     def uses_batch_statistics(self) -> bool:
         """Whether a training pass normalises by the statistics of the batch."""
-        return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules())
+        self._module.train()
+        return any(
+            isinstance(part, nn.modules.batchnorm._BatchNorm)
+            and (part.training or part.running_mean is None)
+            for part in self.modules()
+        )
 
     def modules(self) -> Iterator[nn.Module]:
         """The parts of the student's own copy of the module."""
@@ -91,7 +101,10 @@ class Student:
         return {name: current[name].detach().clone() for name in self._names}
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh initial parameters, drawn from the generator alone.
+        """Fresh initial parameters, drawn from the generator alone, where the module is.
+
+        They are drawn on the CPU (unless a function that builds the module draws elsewhere), so
+        that they do not depend on the device.
 
         Raises:
             BadInput: A trained parameter belongs to a part without ``reset_parameters``.
@@ -100,12 +113,12 @@ class Student:
         device = next(self._module.parameters()).device
         with seeded(seed, device):
             if self._build is not None:
-                fresh = self._build().to(device)
+                fresh = self._build()
             else:
-                fresh = copy.deepcopy(self._module)
+                fresh = copy.deepcopy(self._module).cpu()
                 self._reset(fresh)
         current = dict(fresh.named_parameters())
-        return {name: current[name].detach().clone() for name in self._names}
+        return {name: current[name].detach().clone().to(device) for name in self._names}
 
     def _reset(self, module: nn.Module) -> None:
         """Draws every trained parameter of a module anew; frozen ones keep their values."""
@@ -160,8 +173,9 @@ class Student:
         primitives: Primitives,
     ) -> Tensor:
         training = buffers is None
-        if self._module.training != training:
-            self._module.train(training)
+        module = self._at(next(iter(theta.values())).device)
+        if module.training != training:
+            module.train(training)
         arguments = ((), x) if isinstance(x, dict) else ((x,), {})
         example = next(iter(x.values())) if isinstance(x, dict) else x
         random = (
@@ -169,10 +183,10 @@ class Student:
             if training and seed is not None
             else contextlib.nullcontext()
         )
-        before = [(buffer, buffer._version) for buffer in self._module.buffers()]
+        before = [(buffer, buffer._version) for buffer in module.buffers()]
         with random, primitives:
-            z = functional_call(self._module, {**theta, **(buffers or {})}, *arguments)
-        after = list(self._module.buffers())
+            z = functional_call(module, {**theta, **(buffers or {})}, *arguments)
+        after = list(module.buffers())
         if len(after) != len(before) or any(
             new is not old or new._version != version
             for new, (old, version) in zip(after, before, strict=True)
@@ -183,6 +197,14 @@ class Student:
                 "or replace it by one without state."
             )
         return z
+
+    def _at(self, device: torch.device) -> nn.Module:
+        """The module with its constants on a device; a copy for each but the module's own."""
+        if device == next(self._module.parameters()).device:
+            return self._module
+        if device not in self._elsewhere:
+            self._elsewhere[device] = copy.deepcopy(self._module).to(device)
+        return self._elsewhere[device]
 
     def statistics(self, theta: Params, batches: Iterable[Batch]) -> Params:
         """Running statistics for evaluation: those of the given batches, weighted by size.
@@ -195,12 +217,16 @@ class Student:
         """
         if not self._running:
             return {}
+        module = self._at(next(iter(theta.values())).device)
+        # By identity: how a recorded running mean is known to be this layer's.
+        running = {id(module.get_submodule(name).running_mean): name for name in self._running}
+        batch = None
         pooled: dict[str, tuple[int, Tensor, Tensor]] = {}  # values, mean, Σ(x - mean)²
 
-        def record(running: Tensor | None, mean: Tensor, variance: Tensor, values: int) -> None:
-            if running is None or id(running) not in self._running:
+        def record(own: Tensor | None, mean: Tensor, variance: Tensor, values: int) -> None:
+            if own is None or id(own) not in running:
                 return
-            name = self._running[id(running)]
+            name = running[id(own)]
             # Chan, Golub and LeVeque 1983: a difference of squares would lose float32's digits
             zero = torch.zeros_like(mean)
             before, old, spread = pooled.get(name, (0, zero, zero))
@@ -214,7 +240,7 @@ class Student:
         with torch.no_grad():
             for batch in batches:
                 self._forward(theta, batch.x, batch.seed, None, Primitives(record))
-        if not pooled:
+        if batch is None:
             raise BadInput("statistics needs at least one batch. Pass batches of the training set.")
         buffers: Params = {}
         for name, (values, mean, spread) in pooled.items():

@@ -73,7 +73,8 @@ def stopped(made, tmp_path):
 
 
 def same_results(path: Path, other: Path) -> bool:
-    names = ("metrics.jsonl", "weights.csv", "result.json")
+    names = ("metrics.jsonl", "weights.csv", "cleaned.txt", "corrected.csv", "splits.json",
+             "result.json")  # fmt: skip
     return all((path / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
@@ -114,10 +115,11 @@ def test_learn(capsys, tmp_path):
     assert "training: ours" in err
     assert "it/s" not in err  # a bar only on a terminal
     page = (path / "report.html").read_text()
-    for title in ("Test accuracy", "Wrong labels found", "Learned weights", "Training",
-                  "All methods", "Most distrusted labels", "true label: "):  # fmt: skip
+    for title in ("Most distrusted labels", "All methods", "Learned weights",
+                  "Weights over training", "Training", "true label: "):  # fmt: skip
         assert title in page
-    assert page.count('class="note"') == 48
+    assert page.count('class="note"') == 120
+    assert len(re.findall('class="item[^"]* first', page)) == 48
     job = read_job(RunFolder.open(path))
     assert (job.seed, job.train, job.settings.steps, job.settings.refresh_every) == (3, 120, 12, 5)
 
@@ -129,6 +131,9 @@ def test_controls_are_named_while_they_run_and_stand_in_the_table(capsys, tmp_pa
     for name in ("ours", "unweighted", "svm alone", "oracle"):
         assert f"training: {name}\n" in err
         assert re.search(f"^{name} +0", out, re.M)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Test accuracy</h2>" in page
+    assert "Wrong labels found (AUROC)</h2>" in page
 
 
 @pytest.mark.parametrize("score", ["table", "loss"])
@@ -193,6 +198,14 @@ def test_cues_are_chosen_by_name():
         (["--settings.weight-decay", "-1"], "weight_decay is -1.0"),
         (["--settings.width", "0"], "width is 0, but must be positive"),
         (["--settings.warm-up", "-3"], "warm_up is -3"),
+        (["--trusted", "mine"], "trusted is 'mine', but digits is a data set by name"),
+        (["--test", "mine"], "test is 'mine', but digits is a data set by name"),
+        (["--trusted-list", "a.csv"], "trusted_list is for your own images, and digits is"),
+        (["--size", "32"], "size is for your own images, and digits is a data set by name"),
+        (["--student", "cbrs"], "There is no student 'cbrs'. Did you mean 'cbr'?"),
+        (["--student", "torchvision:vgg11"], "torchvision:vgg11 does not take images of"),
+        (["--backbone", "torchvision:resnet18"], "Of backbone and backbone_weights only one"),
+        (["--device", "gpu"], "There is no device 'gpu' here"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused_before_there_is_a_folder(
@@ -214,7 +227,6 @@ def test_values_that_cannot_be_are_refused_before_there_is_a_folder(
         (["learn"], "weights"),
         ([], "learn"),
         (["resume"], "RUN"),
-        (["teach", "run", "--student", "cbrs"], "cbr"),
     ],
 )
 def test_arguments_that_cannot_be_understood(capsys, argv, message):
@@ -246,7 +258,7 @@ def test_a_full_disk(capsys, tmp_path, monkeypatch, made, full_at):
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) >= full_at + 4:  # the first four make the folder
+        if len(calls) >= full_at + 6:  # the first six make the folder and splits.json
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
@@ -454,6 +466,8 @@ def test_teach_needs_a_run_that_has_learned(capsys, stopped, finished):
     (stopped / "checkpoint.pt").unlink()
     assert "There is no checkpoint" in fails(capsys, "teach", stopped)
     assert "seed is -1" in fails(capsys, "teach", finished, "--seed", "-1")
+    message = fails(capsys, "teach", finished, "--student", "cbrs")
+    assert "There is no student 'cbrs'. Did you mean 'cbr'?" in message
 
 
 # processes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import BadRun
 from ..training import RunFolder
-from .job import Job
+from .options import Job
 
 T = TypeVar("T")
 
@@ -60,15 +62,22 @@ def _value(kind: Any, found: Any, place: str) -> Any:
     if origin is Literal:
         if type(found) is str and found in choices:
             return found
-    elif origin in (Union, types.UnionType):  # of a type and None
-        inner = next(choice for choice in choices if choice is not type(None))
-        return None if found is None else _value(inner, found, place)
+    elif origin in (Union, types.UnionType):
+        for choice in choices:
+            with contextlib.suppress(_Mismatch):
+                return _value(choice, found, place)
     elif origin is tuple:
         if isinstance(found, list):
-            return tuple(_value(choices[0], item, f"{place}[{i}]") for i, item in enumerate(found))
+            of_each = choices[:1] * len(found) if choices[-1] is Ellipsis else choices
+            if len(of_each) == len(found):
+                pairs = zip(of_each, found, strict=True)
+                return tuple(_value(*pair, f"{place}[{i}]") for i, pair in enumerate(pairs))
     elif kind is float:
         if type(found) in (int, float):
             return float(found)
+    elif kind is Path:
+        if type(found) is str:
+            return Path(found)
     elif type(found) is kind:
         return found
     raise _Mismatch(f"{place} is {found!r}")

@@ -7,17 +7,18 @@ trusted share, on one development seed and four rows; filter thresholds were not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import unknown
 from ..student import Student
 from ..training import Examples, Recipe, fit, log_probabilities
 from ..types import Params
-from .cues import Evidence, margins, of_label, trusted_decisions
+from .cues import Evidence, margins, of_label, svm_decisions
 from .final import PASSES, by_votes
 from .learner import Learned
 from .methods import Outcome, Plan, auroc, carry_out, given_loss, score
@@ -47,6 +48,7 @@ class Bench:
         evidence: The graph and the support-vector machine.
         learned: Our weights, for the constant and the shuffled control.
         seed: Of everything random.
+        recipe: How every network is trained, but for weight decay and the trusted share.
     """
 
     task: Task
@@ -54,11 +56,12 @@ class Bench:
     evidence: Evidence
     learned: Learned
     seed: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
 
     @property
     def given(self) -> Tensor:
-        """(n,) given labels."""
-        return self.task.train.y
+        """(n,) given labels, on the CPU."""
+        return self.evidence.given
 
     @property
     def ones(self) -> Tensor:
@@ -67,7 +70,12 @@ class Bench:
 
     def outcome(self, plan: Plan, round: int = 0) -> Outcome:
         """Trains and scores a plan; every method starts from the same initial network."""
+        plan = replace(plan, recipe=self.as_in(plan.recipe))
         return carry_out(self.task, self.student, plan, seed=self.seed + 7 + round)
+
+    def as_in(self, tuned: Recipe) -> Recipe:
+        """The recipe of the bench with the weight decay and the share of a tuned one."""
+        return replace(self.recipe, weight_decay=tuned.weight_decay, share=tuned.share)
 
     @cached_property
     def out_of_fold(self) -> tuple[Tensor, Tensor]:
@@ -75,9 +83,17 @@ class Bench:
         return _out_of_fold(self)
 
     @cached_property
+    def trusted_network(self) -> Outcome:
+        """Of the network of the trusted examples alone."""
+        task = self.task
+        examples = Examples(task.trusted.x, task.trusted.y, torch.ones(len(task.trusted)))
+        theta = fit(self.student, examples, self.as_in(DEFAULT), seed=self.seed + 7)
+        return score(task, self.student, theta, None)
+
+    @cached_property
     def neighbour_votes(self) -> Tensor:
         """(n, classes) shares of the labels of each example's nearest neighbours."""
-        return _neighbour_votes(self.task)
+        return _neighbour_votes(self.evidence)
 
     @cached_property
     def cue_values(self) -> tuple[Tensor, Tensor]:
@@ -103,7 +119,7 @@ def unweighted(bench: Bench) -> Outcomes:
     """All labels as given, the trusted examples among them."""
     task = bench.task
     all_of_them = Examples(task.x, task.y, torch.ones(len(task.y)))
-    theta = fit(bench.student, all_of_them, STRONG, seed=bench.seed + 7)
+    theta = fit(bench.student, all_of_them, bench.as_in(STRONG), seed=bench.seed + 7)
     return {"unweighted": score(task, bench.student, theta, None)}
 
 
@@ -113,22 +129,19 @@ def early_stopping(bench: Bench) -> Outcomes:
     best: list[tuple[float, Params]] = []
 
     def watch(step: int, theta: Params) -> None:
-        found = log_probabilities(student, theta, task.trusted.x, seen=task.train.x)
+        found = log_probabilities(student, theta, task.trusted.x, seen=task.train.x[:1024])
         loss = float(given_loss(found, task.trusted.y).mean())
         if not best or loss < best[0][0]:
             best[:] = [(loss, theta)]
 
     examples = Examples(task.train.x, bench.given, bench.ones)
-    last = fit(student, examples, STRONG, seed=bench.seed + 7, watch=watch)
+    last = fit(student, examples, bench.as_in(STRONG), seed=bench.seed + 7, watch=watch)
     return {"early stopping": score(task, student, best[0][1] if best else last, None)}
 
 
 def trusted_alone(bench: Bench) -> Outcomes:
     """The same network on the trusted examples only."""
-    task = bench.task
-    examples = Examples(task.trusted.x, task.trusted.y, torch.ones(len(task.trusted)))
-    theta = fit(bench.student, examples, DEFAULT, seed=bench.seed + 7)
-    return {"trusted alone": score(task, bench.student, theta, None)}
+    return {"trusted alone": bench.trusted_network}
 
 
 def svm_alone(bench: Bench) -> Outcomes:
@@ -138,8 +151,10 @@ def svm_alone(bench: Bench) -> Outcomes:
     suspicion = -of_label(margins(bench.evidence.margin), bench.given)
     accuracy = None
     if task.test is not None:
-        found = trusted_decisions(task, task.test.x).argmax(1)
-        accuracy = float((found == task.test.y).double().mean())
+        evidence = bench.evidence
+        seen, asked = evidence.features[task.size :], evidence.encode(task.test.x)
+        found = svm_decisions(seen, task.trusted.y.cpu(), asked, task.classes).argmax(1)
+        accuracy = float((found == task.test.y.cpu()).double().mean())
     area = auroc(task.wrong, suspicion)
     return {"svm alone": Outcome(opinion, suspicion, accuracy, area, area)}
 
@@ -195,9 +210,17 @@ def cross_validation_filter(bench: Bench) -> Outcomes:
     return self_trained(bench, "cross-validation filter", kept, STRONG, suspicion)
 
 
+def trusted_network_filter(bench: Bench) -> Outcomes:
+    """Keeps labels that the network of the trusted examples alone agrees with."""
+    opinion = bench.trusted_network.log_probability
+    kept = opinion.argmax(1) == bench.given
+    suspicion = given_loss(opinion, bench.given)
+    return self_trained(bench, "trusted-network filter", kept, DEFAULT, suspicion)
+
+
 def trusted_votes_filter(bench: Bench) -> Outcomes:
     """Keeps labels that the trusted labels agree with as they spread over the graph."""
-    votes = bench.evidence.trusted_votes
+    votes = bench.evidence.trusted_votes[: bench.task.size]
     kept = votes.argmax(1) == bench.given
     suspicion = -of_label(votes, bench.given)
     return self_trained(bench, "trusted-votes filter", kept, DEFAULT, suspicion)
@@ -225,14 +248,14 @@ def cue_regression(bench: Bench) -> Outcomes:
 def self_trained_votes(bench: Bench) -> Outcomes:
     """Ours without anything learned: the same votes from equal weights, then all the same steps."""
     votes = bench.evidence.self_trained_votes(0.5 * bench.ones, SELF_TRAINED_PASSES)
-    verdict = by_votes(bench.task, bench.student, votes, seed=bench.seed)
+    verdict = by_votes(bench.evidence, bench.student, votes, seed=bench.seed, recipe=bench.recipe)
     return {"self-trained votes": verdict.outcome}
 
 
 def votes_of_shuffled_weights(bench: Bench) -> Outcomes:
     """Ours with the learned weights each given to another example, then all the same steps."""
-    votes = bench.evidence.self_trained_votes(_shuffled(bench), PASSES)
-    verdict = by_votes(bench.task, bench.student, votes, seed=bench.seed)
+    votes = bench.evidence.self_trained_votes(_shuffled(bench), PASSES, bench.learned.probability)
+    verdict = by_votes(bench.evidence, bench.student, votes, seed=bench.seed, recipe=bench.recipe)
     return {"votes of shuffled weights": verdict.outcome}
 
 
@@ -275,7 +298,7 @@ def _out_of_fold(bench: Bench) -> tuple[Tensor, Tensor]:
         theta = fit(
             bench.student,
             Examples(task.train.x[seen], bench.given[seen], bench.ones[seen]),
-            DEFAULT,
+            bench.as_in(DEFAULT),
             seed=bench.seed + k,
             anchors=Examples(
                 task.trusted.x[kept], task.trusted.y[kept], torch.ones(int(kept.sum()))
@@ -283,19 +306,21 @@ def _out_of_fold(bench: Bench) -> tuple[Tensor, Tensor]:
         )
         found[~seen] = log_probabilities(
             bench.student, theta, task.train.x[~seen], seen=task.train.x[seen]
-        )
+        ).cpu()
         if not kept.all():
             found_trusted[~kept] = log_probabilities(
                 bench.student, theta, task.trusted.x[~kept], seen=task.train.x[seen]
-            )
+            ).cpu()
     return found, found_trusted
 
 
-def _neighbour_votes(task: Task) -> Tensor:
-    flat = task.train.x.flatten(1)
-    distance = torch.cdist(flat, flat).fill_diagonal_(torch.inf)
-    near = distance.topk(NEIGHBOURS, dim=1, largest=False).indices
-    return torch.nn.functional.one_hot(task.train.y[near], task.classes).float().mean(1)
+def _neighbour_votes(evidence: Evidence) -> Tensor:
+    from sklearn.neighbors import kneighbors_graph
+
+    task = evidence.task
+    near = kneighbors_graph(evidence.features[: task.size].numpy(), NEIGHBOURS)
+    label = functional.one_hot(evidence.given, task.classes).float().numpy()
+    return torch.from_numpy(near @ label / NEIGHBOURS).float()
 
 
 CONTROLS: dict[str, Callable[[Bench], Outcomes]] = {
@@ -309,6 +334,7 @@ CONTROLS: dict[str, Callable[[Bench], Outcomes]] = {
         neighbour_filter,
         svm_filter,
         cross_validation_filter,
+        trusted_network_filter,
         trusted_votes_filter,
         equal_cues,
         cue_regression,

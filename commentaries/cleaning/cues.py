@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import unknown
+from . import ridge
+from .features import Encoder, fit_encoder, is_tiny
 from .graph import NeighbourGraph, weighted_labels
+from .posterior import NoiseModel
+from .stacking import stacked
 from .task import Task
 
 CueName = Literal["margin", "trusted_votes", "weighted_votes", "loss", "probability"]
@@ -29,22 +33,57 @@ class Evidence:
 
     Attributes:
         task: The examples.
-        graph: Over all positions of the task.
-        margin: (n, classes) decision values of a support-vector machine of the trusted examples.
-        trusted_votes: (n, classes) shares of the trusted labels as they spread over the graph.
+        encode: Images to the vectors by which they are compared.
+        features: (n + trusted, d) such vectors.
+        graph: Of their nearest neighbours.
+        decisions: (n + trusted, classes) decision values of support-vector machines of trusted
+            examples, those of a trusted example by machines that have not seen it.
+        trusted_votes: (n + trusted, classes) shares of the trusted labels as they spread over the
+            graph, without an example's own label.
     """
 
     task: Task
+    encode: Encoder
+    features: Tensor
     graph: NeighbourGraph
-    margin: Tensor
+    decisions: Tensor
     trusted_votes: Tensor
 
     @classmethod
-    def gather(cls, task: Task, *, neighbours: int = 5, alpha: float = 0.99) -> Evidence:
-        """Fits the support-vector machine and builds the graph."""
-        graph = NeighbourGraph.build(task.x, neighbours=neighbours, alpha=alpha)
-        votes = graph.spread(trusted_labels(task))[: task.size]
-        return cls(task, graph, trusted_decisions(task, task.train.x), votes)
+    def gather(cls, task: Task, *, encode: Encoder | None = None) -> Evidence:
+        """Learns features, fits the support-vector machines and builds the graph.
+
+        Args:
+            task: The examples.
+            encode: What describes them; learned unless given.
+        """
+        encode = encode or fit_encoder(task.train.x)
+        features = encode(task.x)
+        # Pixels of tiny images tell near neighbours apart well: labels may travel far from them.
+        neighbours, alpha = (5, 0.99) if is_tiny(task.x) else (10, 0.9)
+        graph = NeighbourGraph.build(features, neighbours=neighbours, alpha=alpha)
+        trusted = functional.one_hot(task.y.cpu(), task.classes) * task.is_trusted[:, None].float()
+        votes = torch.cat(
+            [graph.spread(trusted)[: task.size], graph.votes_of_others(trusted)[task.size :]]
+        )
+        own, label = features[task.size :], task.trusted.y.cpu()
+        decisions = torch.cat(
+            [
+                svm_decisions(own, label, features[: task.size], task.classes),
+                out_of_fold_decisions(own, label, task.classes),
+            ]
+        )
+        return cls(task, encode, features, graph, decisions, votes)
+
+    @property
+    def given(self) -> Tensor:
+        """(n,) given labels, on the CPU as all evidence is."""
+        return self.task.train.y.cpu()
+
+    @property
+    def margin(self) -> Tensor:
+        """(n, classes) decision values at the training examples."""
+        return self.decisions[: self.task.size]
 
     def weighted_votes(self, weight: Tensor) -> Tensor:
         """Class shares at each training example by the given labels of the *others*, (n, classes).
@@ -54,29 +93,60 @@ class Evidence:
         """
         return self.votes_everywhere(weight)[: self.task.size]
 
-    def votes_everywhere(self, weight: Tensor) -> Tensor:
-        """As `weighted_votes`, at the trusted examples too, (n + trusted, classes)."""
+    def votes_everywhere(self, weight: Tensor, students: Tensor | None = None) -> Tensor:
+        """As `weighted_votes`, at the trusted examples too, (n + trusted, classes).
+
+        The trusted labels teach how to join the `opinions`, and those of students if there are.
+
+        Args:
+            weight: (n,) how much each given label counts.
+            students: (n + trusted, classes) probabilities by students; of a trusted example by one
+                that has not seen it.
+        """
+        opinions = self.opinions(weight)
+        if students is not None:
+            opinions.append(students)
+        return stacked(opinions, self.task.trusted.y.cpu())
+
+    def opinions(self, weight: Tensor) -> list[Tensor]:
+        """Class shares by neighbours in the graph, a ridge regression and the trusted examples.
+
+        Each is (n + trusted, classes), and none at an example depends on its own label.
+
+        Args:
+            weight: (n,) how much each given label counts.
+        """
         task = self.task
-        mass = weighted_labels(task.train.y, weight, task.trusted.y, task.classes, TRUSTED_SHARE)
-        return self.graph.votes_of_others(mass)
+        label = task.trusted.y.cpu()
+        mass = weighted_labels(self.given, weight, label, task.classes, TRUSTED_SHARE)
+        return [
+            self.graph.votes_of_others(mass),
+            ridge.votes_of_others(self.features, mass),
+            self.decisions.softmax(1),
+        ]
 
-    def self_trained_votes(self, weight: Tensor, passes: int) -> Tensor:
-        """Weighted votes, repeated with the weights that the votes themselves give.
+    def self_trained_votes(
+        self, weight: Tensor, passes: int, students: Tensor | None = None
+    ) -> Tensor:
+        """Votes everywhere, repeated with the weights that the votes themselves give.
 
-        Each pass weighs a label by the square of its own share over the best one.
+        In each pass a label weighs what the posterior under the votes of others gives it.
 
         Args:
             weight: (n,) the first weights.
             passes: Repetitions.
+            students: As in `votes_everywhere`.
         """
-        votes = self.weighted_votes(weight)
+        votes = self.votes_everywhere(weight, students)
         for _ in range(passes):
-            votes = self.weighted_votes(self._agreement(votes))
+            votes = self.votes_everywhere(self.probably_right(votes), students)
         return votes
 
-    def _agreement(self, votes: Tensor) -> Tensor:
-        own = of_label(votes, self.task.train.y)
-        return (own / votes.max(1).values).square()
+    def probably_right(self, votes: Tensor) -> Tensor:
+        """(n,) posterior probability of each given label under votes at the examples."""
+        own, given = votes[: self.task.size], self.given
+        model = NoiseModel.estimate(own, given)
+        return of_label(model.log_posterior(own, given), given).exp()
 
     def cues(self, names: tuple[CueName, ...], weight: Tensor, log_probability: Tensor) -> Tensor:
         """Cues of the given labels, standardised and cut at ±3, (n, len(names)).
@@ -90,17 +160,12 @@ class Evidence:
             BadInput: An unknown name.
         """
         # Once cleaned: votes that confirm the weights they came from can lock in on an error.
-        cleaned = weight * self._agreement(self.weighted_votes(weight))
-        values = cue_values(
-            names, self.margin, self.trusted_votes, self.weighted_votes(cleaned), log_probability
-        )
-        own = of_label(values, self.task.train.y)
+        cleaned = weight * self.probably_right(self.weighted_votes(weight))
+        trusted_votes = self.trusted_votes[: self.task.size]
+        votes = self.weighted_votes(cleaned)
+        values = cue_values(names, self.margin, trusted_votes, votes, log_probability)
+        own = of_label(values, self.given)
         return standardised(own, own)
-
-
-def trusted_labels(task: Task) -> Tensor:
-    """Label mass of one at each trusted example, none elsewhere, (n + trusted, classes)."""
-    return functional.one_hot(task.y, task.classes) * task.is_trusted[:, None].float()
 
 
 def cue_values(
@@ -161,9 +226,26 @@ def svm_decisions(x: Tensor, y: Tensor, asked: Tensor, classes: int) -> Tensor:
     return values if classes > 2 else torch.stack([-values, values], dim=1)
 
 
-def trusted_decisions(task: Task, asked: Tensor) -> Tensor:
-    """Decision values of a support-vector machine fitted to the trusted examples, (m, classes)."""
-    return svm_decisions(task.trusted.x, task.trusted.y, asked, task.classes)
+def out_of_fold_decisions(x: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Decision values of support-vector machines that did not see the example, (t, classes).
+
+    All zero where a class has a single example.
+
+    Args:
+        x: (t, ...) inputs.
+        y: (t,) labels.
+        classes: Number of classes.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = min(5, int(y.bincount().min()))
+    found = torch.zeros(len(y), classes)
+    if folds < 2:
+        return found
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
+    for kept, held in splitter.split(x.flatten(1).numpy(), y.numpy()):
+        found[held] = svm_decisions(x[kept], y[kept], x[held], classes)
+    return found
 
 
 def margins(scores: Tensor) -> Tensor:

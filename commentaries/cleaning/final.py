@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ..student import Student
 from ..training import Recipe
-from .cues import FLOOR, Evidence, of_label
+from .cues import Evidence, of_label
 from .learner import Learned
-from .methods import Outcome, Plan, auroc, carry_out, given_loss
-from .posterior import posterior
-from .task import Task
-
-RECIPE = Recipe(weight_decay=2e-3, share=0.25)
+from .methods import Outcome, Plan, auroc, carry_out
+from .posterior import NoiseModel
 
 PASSES = 2
 """Repetitions of the votes that the learned weights begin."""
@@ -26,49 +23,65 @@ class Verdict:
 
     Attributes:
         outcome: Of the final network.
-        suspicion: (n,) higher for labels that are more likely wrong.
+        suspicion: (n,) higher for labels that are more likely wrong: -log q of the given one.
         suggested: (n,) the most likely label.
         confidence: (n,) its probability.
+        trusted_suspicion: (trusted,) the same for the trusted examples, whose labels are right, by
+            votes that have not seen them.
     """
 
     outcome: Outcome
     suspicion: Tensor
     suggested: Tensor
     confidence: Tensor
+    trusted_suspicion: Tensor
 
 
-def conclude(evidence: Evidence, student: Student, learned: Learned, *, seed: int) -> Verdict:
-    """Trains the final student on the most likely labels and ranks the given ones.
+def conclude(
+    evidence: Evidence,
+    student: Student,
+    learned: Learned,
+    *,
+    seed: int,
+    recipe: Recipe | None = None,
+) -> Verdict:
+    """Trains the final student on the posterior of the labels and ranks the given ones.
 
-    The second opinion of the ranking is that of the averaged cross-fitted students, who saw other
-    labels.
+    The students have a say among the votes although they have seen the given labels, with their
+    learned weights: where they have learned them by heart, that errs towards trusting a label.
+
+    Args:
+        evidence: Of the task.
+        student: The final network.
+        learned: The weights, with which the votes begin, and the students' opinion.
+        seed: Of the training.
+        recipe: Of the training, but for weight decay and share.
     """
-    votes = evidence.self_trained_votes(learned.weight, PASSES)
-    second = of_label(learned.log_probability, evidence.task.train.y).exp()
-    return by_votes(evidence.task, student, votes, second=second, seed=seed)
+    votes = evidence.self_trained_votes(learned.weight, PASSES, learned.probability)
+    return by_votes(evidence, student, votes, seed=seed, recipe=recipe)
 
 
 def by_votes(
-    task: Task, student: Student, votes: Tensor, *, second: Tensor | None = None, seed: int
+    evidence: Evidence, student: Student, votes: Tensor, *, seed: int, recipe: Recipe | None = None
 ) -> Verdict:
-    """Trains the final student on the most likely labels under some votes.
-
-    Suspicion is the loss of the given label under the final student plus that under a second
-    opinion.
+    """Trains the final student on the posterior of the labels under some votes.
 
     Args:
-        task: The examples.
+        evidence: Of the task.
         student: The network.
-        votes: (n, classes) shares of the votes of others.
-        second: (n,) probability of the given label in the second opinion; the posterior's own
-            unless given.
+        votes: (n + trusted, classes) shares of the votes of others.
         seed: Of the training.
+        recipe: Of the training, but for weight decay and share.
     """
-    q = posterior(votes, task.train.y)
-    confidence, suggested = q.max(1)
-    if second is None:
-        second = of_label(q, task.train.y)
-    outcome = carry_out(task, student, Plan(suggested, confidence, RECIPE), seed=seed + 7)
-    suspicion = given_loss(outcome.log_probability, task.train.y) - (second + FLOOR).log()
+    task, given = evidence.task, evidence.given
+    own, theirs = votes.split([task.size, len(task.trusted)])
+    model = NoiseModel.estimate(own, given)
+    log_q = model.log_posterior(own, given)
+    label = task.trusted.y.cpu()
+    trusted_suspicion = -of_label(model.log_posterior(theirs, label), label)
+    confidence, suggested = log_q.exp().max(1)
+    plan = Plan(log_q.exp(), confidence, replace(recipe or Recipe(), weight_decay=2e-3, share=0.25))
+    outcome = carry_out(task, student, plan, seed=seed + 7)
+    suspicion = -of_label(log_q, given)
     outcome = outcome._replace(suspicion=suspicion, auroc=auroc(task.wrong, suspicion))
-    return Verdict(outcome, suspicion, suggested, confidence)
+    return Verdict(outcome, suspicion, suggested, confidence, trusted_suspicion)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
 
 from ..commentary import effective_sample_size
-from ..data import NOISES, LabelledImages, corrupt, load, split
-from ..errors import BadInput, check_positive, unknown
-from ..networks import cbr, small_cnn
+from ..errors import BadRun
 from ..student import Student
 from ..training import RunFolder, StepResult, TrainState
 from . import controls
 from .final import Verdict, conclude
-from .learner import Learned, Learner, Settings
+from .learner import Learned, Learner
 from .methods import Outcome
+from .options import Controls, Job
+from .precision import Advice, advise
+from .prepared import Prepared, assemble, check_unchanged, prepare, splits, student_for, with_rates
+from .sources import Sources, gather
 from .task import Task
-from .weights_table import Line, write_weights
+from .weights_table import Line, write_cleaned, write_weights
 
-Controls = Literal["quick", "all", "none"]
-StudentName = Literal["small_cnn", "cbr"]
+SPLITS = "splits.json"
 
-_NETWORKS = {"small_cnn": small_cnn, "cbr": cbr}
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of the weights, logged whenever the cues are made anew."""
 
 QUICK = (
     "unweighted",
@@ -38,107 +39,72 @@ QUICK = (
 )
 
 
-@dataclass(frozen=True)
-class Job:
-    """Find wrong labels in a data set, beside controls.
-
-    Attributes:
-        data: Name of the data set.
-        noise: How labels are made wrong: none, uniform, pair or block (see `data.corrupt`).
-        rate: Share of the training labels that are made wrong.
-        train: Number of training examples.
-        trusted: Number of trusted examples, at least one for each class.
-        test: Number of test examples.
-        seed: Of the split, the noise and the training.
-        threads: Of torch's kernels; one is fastest for small networks, and a run is bitwise
-            repeatable for one number of threads.
-        controls: "quick": those that take seconds. "all": all of them. "none".
-        checkpoint_every: Outer steps between checkpoints, at most as many as a kill loses.
-        settings: How the weights are learned.
-    """
-
-    data: str = "digits"
-    noise: str = "uniform"
-    rate: float = 0.4
-    train: int = 1300
-    trusted: int = 100
-    test: int = 397
-    seed: int = 0
-    threads: int = 1
-    controls: Controls = "quick"
-    checkpoint_every: int = 50
-    settings: Settings = field(default_factory=Settings)
-
-    def __post_init__(self) -> None:
-        if self.controls not in get_args(Controls):
-            raise unknown("choice of controls", self.controls, get_args(Controls))
-        if self.noise not in NOISES:
-            raise unknown("kind of noise", self.noise, NOISES)
-        for name in ("train", "trusted", "test", "threads", "checkpoint_every"):
-            check_positive(name, getattr(self, name))
-        if not 0 <= self.rate < 1:
-            raise BadInput(f"The noise rate is {self.rate}, but must be at least 0 and below 1.")
-        if self.seed < 0:
-            raise BadInput(f"seed is {self.seed}, but must not be negative. Choose 0 or more.")
-
-
 class Finished(NamedTuple):
     """All that a finished job knows.
 
     Attributes:
-        task: The examples.
+        prepared: The examples and where they come from.
         learned: The weights and the averaged students' opinion.
         verdict: On every training example.
         outcomes: Of every method by name; "ours" first.
     """
 
-    task: Task
+    prepared: Prepared
     learned: Learned
     verdict: Verdict
     outcomes: dict[str, Outcome]
 
+    @property
+    def task(self) -> Task:
+        """The examples."""
+        return self.prepared.task
+
 
 def make_task(job: Job) -> Task:
-    """Loads, splits and corrupts a data set: a function of the configuration alone."""
-    images = load(job.data)
-    parts = split(images.y, train=job.train, trusted=job.trusted, test=job.test, seed=job.seed)
-
-    def part(rows: Tensor, labels: Tensor | None = None) -> LabelledImages:
-        x, y = images.rows(rows)
-        return LabelledImages(x, y if labels is None else labels, images.classes, images.name)
-
-    x, truth = images.rows(parts.train)
-    given = corrupt(
-        x,
-        truth,
-        noise=job.noise,
-        rate=job.rate,
-        classes=len(images.classes),
-        seed=10_000 + job.seed,
-    )
-    return Task(part(parts.train, given), part(parts.trusted), truth, part(parts.test))
+    """The examples of a job: a function of the configuration and the data alone."""
+    return prepare(job).task
 
 
-def make_student(task: Task, name: StudentName = "small_cnn") -> Student:
+def make_student(task: Task, name: str | None = None) -> Student:
     """A network for the images and classes of a task.
 
     Raises:
         BadInput: An unknown name.
     """
-    if name not in _NETWORKS:
-        raise unknown("student", name, get_args(StudentName))
-    channels, size = task.train.x.shape[1:3]
-    return Student(lambda: _NETWORKS[name](task.classes, channels=channels, size=size))
+    return student_for(task.train, name)
 
 
-def make_learner(job: Job, task: Task) -> Learner:
-    """The bilevel problem of a job."""
-    return Learner(task, make_student(task), job.settings, seed=job.seed)
+def make_learner(job: Job, task: Task, student: Student | None = None) -> Learner:
+    """The bilevel problem of a job; the student is that of the job unless given."""
+    student = student or make_student(task, job.student)
+    settings, _ = with_rates(job, task.train)
+    return Learner(task, student, settings, seed=job.seed)
+
+
+def prepare_again(job: Job, folder: RunFolder, sources: Sources | None = None) -> Prepared:
+    """The examples of a run that has begun, which must be those with which it began.
+
+    Args:
+        job: Its configuration.
+        folder: Its folder.
+        sources: What `gather` found for the job; read anew unless given.
+
+    Raises:
+        BadInput: The data cannot be read any more.
+        BadRun: They have changed.
+    """
+    if not (folder.path / SPLITS).exists():
+        return assemble(job, sources or gather(job))
+    written = folder.read_json(SPLITS)
+    prepared = assemble(job, sources or gather(job), chosen=written.get("trusted"))
+    check_unchanged(prepared, written, job.data)
+    return prepared
 
 
 def run(
     job: Job,
     folder: RunFolder,
+    prepared: Prepared | None = None,
     *,
     on_step: Callable[[int, dict[str, float | None]], None] | None = None,
     on_method: Callable[[str], None] | None = None,
@@ -151,16 +117,20 @@ def run(
     Args:
         job: The configuration, the same each time.
         folder: Where checkpoints, metrics and results go.
+        prepared: The examples; read anew unless given.
         on_step: Called with the outer step and its metrics.
         on_method: Called with the name of a method before it runs.
     """
-    task = make_task(job)
-    learner = make_learner(job, task)
-    state = _resumed(folder, learner)
+    prepared = prepared or prepare_again(job, folder)
+    if not (folder.path / SPLITS).exists():
+        folder.write_json(SPLITS, splits(prepared))
+    task = prepared.task
+    learner = make_learner(job, task, prepared.student)
+    state = _resumed(job, folder, learner)
     for result in learner.steps(state):
         state = result.state
         metrics = _metrics(learner, result)
-        folder.log(state.step - 1, **metrics)
+        folder.log(state.step - 1, **metrics, **_weights(learner, state))
         if on_step is not None:
             on_step(state.step, metrics)
         if state.step % job.checkpoint_every == 0 or state.step == job.settings.steps:
@@ -168,16 +138,22 @@ def run(
     learned = learner.learned(state)
     if on_method is not None:
         on_method("ours")
-    verdict = conclude(learner.evidence, learner.student, learned, seed=job.seed)
+    _, recipe = with_rates(job, task.train)
+    verdict = conclude(learner.evidence, learner.student, learned, seed=job.seed, recipe=recipe)
     outcomes = {"ours": verdict.outcome}
-    bench = controls.Bench(task, learner.student, learner.evidence, learned, job.seed)
-    for name in control_names(job.controls):
+    bench = controls.Bench(task, learner.student, learner.evidence, learned, job.seed, recipe)
+    for name in control_names(job.controls) if can_score(task) else ():
         if on_method is not None:
             on_method(name)
         outcomes |= controls.run([name], bench)
-    finished = Finished(task, learned, verdict, outcomes)
+    finished = Finished(prepared, learned, verdict, outcomes)
     save(finished, folder)
     return finished
+
+
+def can_score(task: Task) -> bool:
+    """Whether methods can be told apart: by test examples, or by known wrong labels."""
+    return task.test is not None or task.truth is not None
 
 
 def control_names(choice: Controls) -> tuple[str, ...]:
@@ -188,22 +164,37 @@ def control_names(choice: Controls) -> tuple[str, ...]:
 
 
 def save(finished: Finished, folder: RunFolder) -> None:
-    """Writes ``weights.csv`` and, last, ``result.json``."""
-    write_weights(folder, _lines(finished))
+    """Writes ``weights.csv``, ``cleaned.txt``, ``corrected.csv`` and, last, ``result.json``."""
+    lines = _lines(finished)
+    write_weights(folder, lines)
+    write_cleaned(folder, lines, finished.prepared.checked)
     folder.write_json("result.json", summary(finished))
 
 
 def summary(finished: Finished) -> dict[str, Any]:
     """The content of ``result.json``."""
-    outcomes, weight = finished.outcomes, finished.learned.weight
+    outcomes, weight, task = finished.outcomes, finished.learned.weight, finished.task
     return {
         **scores(outcomes),
-        "examples": finished.task.size,
-        "trusted": len(finished.task.trusted),
+        "examples": task.size,
+        "trusted": len(task.trusted),
+        "trusted_from": finished.prepared.trusted_from,
+        "checked": len(finished.prepared.checked),
+        "test": 0 if task.test is None else len(task.test),
         "effective_sample_size": float(effective_sample_size(weight)),
         "mean_weight": float(weight.mean()),
-        "suggested_differs": int((finished.verdict.suggested != finished.task.train.y).sum()),
+        "suggested_differs": int((finished.verdict.suggested != task.train.y.cpu()).sum()),
+        "look_at": advice(finished),
     }
+
+
+def advice(finished: Finished) -> Advice | None:
+    """How many of the most suspicious to look at; None without a fair sample of right labels."""
+    fair = finished.prepared.fair
+    if not fair:
+        return None
+    suspicion, trusted = finished.verdict.suspicion, finished.verdict.trusted_suspicion
+    return advise(suspicion.numpy(), trusted[:fair].numpy())
 
 
 def scores(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float | None]]:
@@ -215,8 +206,13 @@ def scores(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _resumed(folder: RunFolder, learner: Learner) -> TrainState:
+def _resumed(job: Job, folder: RunFolder, learner: Learner) -> TrainState:
     state = learner.start()
+    if job.corrections and not folder.checkpoint.exists():
+        raise BadRun(
+            f"The review {folder.path} was stopped before it began. Remove the folder and run "
+            "commentaries review once more."
+        )
     if folder.checkpoint.exists():
         state = folder.load_checkpoint(state)
         folder.warn_if_threads_differ()
@@ -241,6 +237,22 @@ def _metrics(learner: Learner, result: StepResult) -> dict[str, float | None]:
     }
 
 
+def _weights(learner: Learner, state: TrainState) -> dict[str, Any]:
+    """Quantiles of all weights, of right and wrong labels apart where these are known.
+
+    Only for steps after which the cues are made anew: it costs as much as that.
+    """
+    if state.step % learner.settings.refresh_every:
+        return {}
+    weight, wrong = learner.learned(state).weight, learner.task.wrong
+    groups = {"all": weight}
+    if wrong is not None:
+        groups = {"right": weight[~wrong.cpu()], "wrong": weight[wrong.cpu()]}
+    at = torch.tensor(QUANTILES, dtype=weight.dtype)
+    found = {name: group.quantile(at).tolist() for name, group in groups.items() if len(group)}
+    return {"weights": found}
+
+
 def _lines(finished: Finished) -> list[Line]:
     task, verdict = finished.task, finished.verdict
     names = task.train.classes
@@ -253,6 +265,6 @@ def _lines(finished: Finished) -> list[Line]:
         strict=True,
     )
     return [
-        Line(f"{task.train.name}/{row}", names[label], weight, suspicion, names[likely], confidence)
+        Line(task.train.file(row), names[label], weight, suspicion, names[likely], confidence)
         for row, (label, weight, suspicion, likely, confidence) in enumerate(columns)
     ]

@@ -42,6 +42,9 @@ from ..types import Batch, Params
 from .cues import CUES, CueName, Evidence, of_label
 from .task import Task
 
+LEAST_PROBABILITY = 1e-8
+"""That a student gives a label, in what is said of it."""
+
 ScoreName = Literal["cues", "table", "loss", "image"]
 
 
@@ -59,7 +62,8 @@ class Settings:
         terms: Summands of the Neumann series; 0 unrolls ``inner_steps`` steps instead.
         steps: Outer steps.
         inner_steps: Student steps for each outer step.
-        batch: Training examples for each student step, besides all of its trusted ones.
+        batch: Training examples for each student step, besides its trusted ones.
+        trusted_batch: Trusted examples for each student step and each judgement, at most.
         share: Share of a student's loss that its trusted examples have.
         lr: Of the students' SGD, which is also the step size of the series.
         momentum: Of the students' SGD (Nesterov).
@@ -79,6 +83,7 @@ class Settings:
     steps: int = 600
     inner_steps: int = 1
     batch: int = 128
+    trusted_batch: int = 128
     share: float = 0.5
     lr: float = 0.1
     momentum: float = 0.9
@@ -97,8 +102,9 @@ class Settings:
                 raise unknown("cue", name, CUES)
         if not self.cues:
             raise BadInput("cues is empty, so the network would see nothing. Name at least one.")
-        for name in ("steps", "inner_steps", "batch", "lr", "outer_lr", "refresh_every", "width"):
+        for name in ("steps", "inner_steps", "batch", "trusted_batch", "lr", "outer_lr", "width"):
             check_positive(name, getattr(self, name))
+        check_positive("refresh_every", self.refresh_every)
         for name in ("terms", "weight_decay", "warm_up"):
             check_not_negative(name, getattr(self, name))
         for name in ("share", "momentum", "average"):
@@ -118,10 +124,17 @@ class Learned(NamedTuple):
     Attributes:
         weight: (n,) in (0, 1).
         log_probability: (n, classes) under the averaged students.
+        trusted_log_probability: (trusted, classes), each under the student that is judged on it.
     """
 
     weight: Tensor
     log_probability: Tensor
+    trusted_log_probability: Tensor
+
+    @property
+    def probability(self) -> Tensor:
+        """(n + trusted, classes) under the averaged students."""
+        return torch.cat([self.log_probability, self.trusted_log_probability]).exp()
 
 
 class Learner:
@@ -166,7 +179,7 @@ class Learner:
         """The state before the first step."""
         # A fresh commentary weighs by a half whatever the cues: the first votes are equal.
         cues = torch.zeros(len(self.task.y), len(self.settings.cues))
-        constants = {"cues": cues}
+        constants = {"cues": cues.to(self.task.x.device)}
         generator = torch.Generator().manual_seed(self.seed)
         state = start(
             self.student.init,
@@ -175,6 +188,7 @@ class Learner:
             outer_optimizer=self._outer_optimizer,
             students=2,
             seed=self.seed,
+            device=self.task.x.device,
         )
         return state._replace(constants=constants)
 
@@ -216,7 +230,8 @@ class Learner:
     def learned(self, state: TrainState) -> Learned:
         """The weights of a state, with cues as fresh as the students."""
         opinion = self._opinion(state)
-        return self._weigh(state._replace(constants=self._cues(state, opinion)), opinion)
+        fresh = state._replace(constants=self._cues(state, opinion))
+        return Learned(self._weigh(fresh, opinion), opinion, self._trusted_opinion(state))
 
     def batch_sample_size(self, state: TrainState) -> float | None:
         """Effective sample size of the weights of the last step's batch, as a share of the batch.
@@ -231,7 +246,7 @@ class Learner:
             weight = self._commentary(state.constants).raw(state.phi, batch)
         return float(effective_sample_size(weight)) / len(index)
 
-    def _weigh(self, state: TrainState, opinion: Tensor) -> Learned:
+    def _weigh(self, state: TrainState, opinion: Tensor) -> Tensor:
         n = self.task.size
         batch = Batch(
             self.task.train.x,
@@ -239,28 +254,36 @@ class Learner:
             torch.arange(n),
             progress=min(state.step / self.settings.steps, 1.0),
         )
-        losses = -of_label(opinion, batch.y)
+        losses = -of_label(opinion, batch.y.cpu()).to(batch.y.device)
         with torch.no_grad():
-            weight = self._commentary(state.constants).raw(state.phi, batch, losses)
-        return Learned(weight, opinion)
+            return self._commentary(state.constants).raw(state.phi, batch, losses).cpu()
 
     def _opinion(self, state: TrainState) -> Tensor:
-        """Log of the averaged students' mean probability, (n, classes)."""
+        """Log of the averaged students' mean probability, (n, classes), on the CPU."""
         x = self.task.train.x
         each = [
             log_probabilities(self.student, own.average, x, seen=self.task.x)
             for own in state.students
         ]
         mean = torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each))
-        return mean.clamp_min(math.log(1e-8))
+        return mean.clamp_min(math.log(LEAST_PROBABILITY)).cpu()
+
+    def _trusted_opinion(self, state: TrainState) -> Tensor:
+        """Log-probability under the student that is judged on the example, (trusted, classes)."""
+        found = torch.empty(len(self.task.trusted), self.task.classes)
+        for own, held in zip(state.students, self._other, strict=True):
+            x = self.task.x[held]
+            opinion = log_probabilities(self.student, own.average, x, seen=self.task.x)
+            found[held - self.task.size] = opinion.cpu()
+        return found.clamp_min(math.log(LEAST_PROBABILITY))
 
     def _refresh(self, state: TrainState) -> Params:
         return self._cues(state, self._opinion(state))
 
     def _cues(self, state: TrainState, opinion: Tensor) -> Params:
         """Cues under the present students, the votes weighted as the last cues said."""
-        weight = self._weigh(state, opinion).weight
-        cues = self.evidence.cues(self.settings.cues, weight, opinion)
+        weight = self._weigh(state, opinion)
+        cues = self.evidence.cues(self.settings.cues, weight, opinion).to(self.task.x.device)
         return {"cues": torch.cat([cues, cues.new_zeros(len(self.task.trusted), cues.shape[1])])}
 
     def _score(self, constants: Params) -> Score:
@@ -291,10 +314,18 @@ class Learner:
 
     def _inner_batch(self, student: int, step: int) -> Batch:
         drawn = self._drawn(step)
-        return self._batch(torch.cat([drawn, self._own[student]]), step)
+        return self._batch(torch.cat([drawn, self._some(self._own[student], 2 * step)]), step)
 
     def _outer_batch(self, student: int, step: int) -> Batch:
-        return self._batch(self._other[student], step)
+        return self._batch(self._some(self._other[student], 2 * step + 1), step)
+
+    def _some(self, trusted: Tensor, seed: int) -> Tensor:
+        """The trusted examples of a step: all of them, or some drawn by the step alone."""
+        if len(trusted) <= self.settings.trusted_batch:
+            return trusted
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + seed)
+        order = torch.randperm(len(trusted), generator=generator)
+        return trusted[order[: self.settings.trusted_batch]]
 
     def _batch(self, index: Tensor, step: int) -> Batch:
         progress = min(step / (self.settings.steps * self.settings.inner_steps), 1.0)

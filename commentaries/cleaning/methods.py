@@ -19,7 +19,7 @@ class Plan:
     """What the final network of a method is trained with.
 
     Attributes:
-        target: (n,) labels of the training examples.
+        target: (n,) labels of the training examples, or (n, classes) probabilities.
         weight: (n,) their weights; the trusted examples come on top by ``recipe.share``.
         recipe: How it is trained.
         suspicion: (n,) the method's own ranking, higher for likely wrong labels; None without.
@@ -59,8 +59,8 @@ def carry_out(task: Task, student: Student, plan: Plan, *, seed: int) -> Outcome
 
 def score(task: Task, student: Student, theta: dict[str, Tensor], own: Tensor | None) -> Outcome:
     """The outcome of a network however it was trained."""
-    opinion = log_probabilities(student, theta, task.train.x, seen=task.x)
-    loss = given_loss(opinion, task.train.y)
+    opinion = log_probabilities(student, theta, task.train.x, seen=task.x).cpu()
+    loss = given_loss(opinion, task.train.y.cpu())
     accuracy = None
     if task.test is not None:
         found = log_probabilities(student, theta, task.test.x, seen=task.x).argmax(1)
@@ -82,4 +82,4 @@ def auroc(wrong: Tensor | None, suspicion: Tensor) -> float | None:
 
     if wrong is None or not wrong.any() or wrong.all():
         return None
-    return float(roc_auc_score(wrong.numpy(), suspicion.numpy()))
+    return float(roc_auc_score(wrong.cpu().numpy(), suspicion.cpu().numpy()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,31 +13,55 @@ SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 FLOOR = 1e-4
 
 
-def posterior(votes: Tensor, given: Tensor) -> Tensor:
-    """q_i(c) ∝ P_i(c)^β · T(y_i | c), (n, classes).
+@dataclass(frozen=True)
+class NoiseModel:
+    """q_i(c) ∝ P_i(c)^β · T(y_i | c).
 
     P are the votes of others, so that the given label is independent evidence. T, how often class
     c is labelled y, is estimated by expectation–maximisation (Dawid and Skene 1979); β, because
     votes are not calibrated, by the likelihood of the given labels. Under 20 % uniform noise a
     given label weighs heavily; under pair-flip or block noise T itself says that it does not.
 
-    Args:
-        votes: (n, classes) P, rows sum to one.
-        given: (n,) labels.
+    Attributes:
+        transition: (classes, classes) T, rows sum to one.
+        sharpness: β.
     """
-    logits = (votes + FLOOR).log()
-    q = votes / votes.sum(1, keepdim=True)
-    for _ in range(ROUNDS):
-        T = transition(q, given)
-        evidence = T[:, given].mT  # (n, classes): T(y_i | c)
 
-        def likelihood(beta: float, evidence: Tensor = evidence) -> float:
-            joint = torch.softmax(beta * logits, dim=1) * evidence
-            return float((joint.sum(1) + 1e-12).log().mean())
+    transition: Tensor
+    sharpness: float
 
-        beta = max(SHARPNESS, key=likelihood)
-        q = torch.softmax(beta * logits + evidence.log(), dim=1)
-    return q
+    @classmethod
+    def estimate(cls, votes: Tensor, given: Tensor) -> NoiseModel:
+        """Fits T and β.
+
+        Args:
+            votes: (n, classes) P, rows sum to one.
+            given: (n,) labels.
+        """
+        logits = (votes + FLOOR).log()
+        q = votes / votes.sum(1, keepdim=True)
+        model = cls(transition(q, given), 1.0)
+        for _ in range(ROUNDS):
+            T = transition(q, given)
+            evidence = T[:, given].mT  # (n, classes): T(y_i | c)
+
+            def likelihood(beta: float, evidence: Tensor = evidence) -> float:
+                joint = torch.softmax(beta * logits, dim=1) * evidence
+                return float((joint.sum(1) + 1e-12).log().mean())
+
+            model = cls(T, max(SHARPNESS, key=likelihood))
+            q = model.log_posterior(votes, given).exp()
+        return model
+
+    def log_posterior(self, votes: Tensor, given: Tensor) -> Tensor:
+        """log q, (n, classes).
+
+        Args:
+            votes: (n, classes) P.
+            given: (n,) labels.
+        """
+        evidence = self.transition[:, given].mT.log()
+        return torch.log_softmax(self.sharpness * (votes + FLOOR).log() + evidence, dim=1)
 
 
 def transition(q: Tensor, given: Tensor, smooth: float = 1.0) -> Tensor:

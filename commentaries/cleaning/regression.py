@@ -11,8 +11,6 @@ from .cues import (
     cue_values,
     of_label,
     standardised,
-    svm_decisions,
-    trusted_labels,
 )
 from .task import Task
 
@@ -46,7 +44,9 @@ def learned_from_cues(
         [task.size, len(task.trusted)]
     )
     raw = of_label(
-        cue_values(CUES, evidence.margin, evidence.trusted_votes, votes, log_probability),
+        cue_values(
+            CUES, evidence.margin, evidence.trusted_votes[: task.size], votes, log_probability
+        ),
         task.train.y,
     )
     every = standardised(_trusted_cues(evidence, trusted_votes, trusted_log_probability), raw)
@@ -68,21 +68,5 @@ def learned_from_cues(
 def _trusted_cues(evidence: Evidence, votes: Tensor, log_probability: Tensor) -> Tensor:
     """Cues of the trusted examples for every label, none from its own label, (t, classes, cues)."""
     task = evidence.task
-    trusted_votes = evidence.graph.votes_of_others(trusted_labels(task))[task.size :]
-    decisions = _out_of_fold_decisions(task)
+    decisions, trusted_votes = evidence.decisions[task.size :], evidence.trusted_votes[task.size :]
     return cue_values(CUES, decisions, trusted_votes, votes, log_probability)
-
-
-def _out_of_fold_decisions(task: Task) -> Tensor:
-    """Decision values of support-vector machines that did not see the example, (t, classes)."""
-    from sklearn.model_selection import StratifiedKFold
-
-    x, y = task.trusted.x, task.trusted.y
-    folds = min(5, int(task.trusted.y.bincount().min()))
-    found = torch.zeros(len(y), task.classes)
-    if folds < 2:  # one trusted example of a class: the cue says nothing
-        return found
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
-    for kept, held in splitter.split(x.flatten(1).numpy(), y.numpy()):
-        found[held] = svm_decisions(x[kept], y[kept], x[held], task.classes)
-    return found

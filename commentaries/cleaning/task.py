@@ -31,6 +31,7 @@ class Task:
     test: LabelledImages | None = None
 
     def __post_init__(self) -> None:
+        self.train.check_two_classes()
         if self.train.classes != self.trusted.classes:
             raise BadInput(
                 f"The training set has the classes {self.train.classes} and the trusted set "

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..errors import BadInput, BadRun
 from ..training import RunFolder
 from . import controls
 from .final import conclude
-from .job import Job, StudentName, make_learner, make_student, make_task, scores
+from .job import make_learner, make_student, prepare_again, scores
 from .methods import Outcome
+from .options import Job
+from .prepared import network_name, with_rates
 
 BESIDE = ("unweighted", "shuffled_weights", "constant_weight", "oracle")
 
@@ -18,9 +21,10 @@ BESIDE = ("unweighted", "shuffled_weights", "constant_weight", "oracle")
 def teach(
     job: Job,
     folder: RunFolder,
-    name: StudentName = "small_cnn",
+    name: str | None = None,
     *,
     seed: int = 1,
+    steps: int | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Trains a new student with the frozen weights of a run, beside controls.
@@ -28,22 +32,28 @@ def teach(
     Args:
         job: The configuration of the run.
         folder: Of the run; gets ``teach-<name>-<seed>.json``.
-        name: Of the network.
+        name: Of the network, see `Job.student`; that which suits the images unless given.
         seed: Of the new student.
+        steps: Training steps of each student; those of the job's recipe unless given.
         on_method: Called with the name of a method before it runs.
 
     Returns:
-        What the file holds: the student, the seed, and the scores of each method.
+        What the file holds: the student, the seed, the steps, and the scores of each method.
 
     Raises:
-        BadInput: An unknown network, or a negative seed.
+        BadInput: An unknown network, a negative seed, or steps that are not positive.
         BadRun: The run has not learned to its end, or its checkpoint cannot be read.
     """
     if seed < 0:
         raise BadInput(f"seed is {seed}, but must not be negative. Choose 0 or more.")
-    task = make_task(job)
+    prepared = prepare_again(job, folder)
+    task = prepared.task
+    name = network_name(task.train, name)
+    _, recipe = with_rates(job, task.train, name)
+    if steps is not None:
+        recipe = replace(recipe, steps=steps, passes=0)
     student = make_student(task, name)
-    learner = make_learner(job, task)
+    learner = make_learner(job, task, prepared.student)
     state = folder.load_checkpoint(learner.start())
     if state.step < job.settings.steps:
         raise BadRun(
@@ -52,14 +62,20 @@ def teach(
         )
     learned = learner.learned(state)
     outcomes: dict[str, Outcome] = {}
-    bench = controls.Bench(task, student, learner.evidence, learned, seed)
+    bench = controls.Bench(task, student, learner.evidence, learned, seed, recipe)
     for method in ("ours", *BESIDE):
         if on_method is not None:
             on_method(method)
         if method == "ours":
-            outcomes["ours"] = conclude(learner.evidence, student, learned, seed=seed).outcome
+            verdict = conclude(learner.evidence, student, learned, seed=seed, recipe=recipe)
+            outcomes["ours"] = verdict.outcome
         else:
             outcomes |= controls.run([method], bench)
-    found = {"student": name, "seed": seed, **scores(outcomes)}
-    folder.write_json(f"teach-{name}-{seed}.json", found)
+    found = {
+        "student": name,
+        "seed": seed,
+        "steps": recipe.steps_for(task.size),
+        **scores(outcomes),
+    }
+    folder.write_json(f"teach-{name.replace(':', '-')}-{seed}.json", found)
     return found

@@ -46,7 +46,7 @@ class Table:
 
     def __call__(self, phi: Params, batch: Batch) -> Tensor:
         """The examples' own logits."""
-        return phi["logits"][batch.index]
+        return rows_of(phi["logits"], batch.index)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class CueNetwork:
 
     def __call__(self, phi: Params, batch: Batch) -> Tensor:
         """Logits from the examples' cues."""
-        return _perceptron(phi, self.cues[batch.index])
+        return _perceptron(phi, rows_of(self.cues, batch.index).to(phi["out.bias"].device))
 
 
 class ImageNetwork:
@@ -157,6 +157,11 @@ class ImageNetwork:
         if self._progress:
             planes.append(torch.full_like(batch.x[:, :1], min(max(batch.progress, 0.0), 1.0)))
         return self._network(phi, torch.cat(planes, dim=1), buffers={}).squeeze(1)
+
+
+def rows_of(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of a tensor by positions that may be on another device; on the tensor's own."""
+    return values[index.to(values.device)]
 
 
 def _perceptron_init(inputs: int, width: int, generator: torch.Generator) -> Params:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import BadInput, check_fraction
 from ..types import Batch, Params
 from .lesson import Lesson
-from .scores import Score
+from .scores import Score, rows_of
 
 Normalise = Literal["sum", "softmax", "none"]
 
@@ -79,7 +79,7 @@ class ExampleWeights:
     def _normalised(self, logits: Tensor, batch: Batch) -> Tensor:
         """n times each example's share of the loss; (n,)."""
         n = batch.size
-        fixed = self._fixed(batch)
+        fixed = self._fixed(batch).to(logits.device)
         if self.normalise == "softmax":
             shares = torch.softmax(logits.masked_fill(fixed, -torch.inf), dim=0)
         else:
@@ -96,7 +96,7 @@ class ExampleWeights:
     def _fixed(self, batch: Batch) -> Tensor:
         if self.trusted is None:
             return torch.zeros(batch.size, dtype=torch.bool, device=batch.index.device)
-        return self.trusted[batch.index]
+        return rows_of(self.trusted, batch.index)
 
 
 def effective_sample_size(weights: Tensor) -> Tensor:

@@ -7,15 +7,43 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import BadInput, check_positive
+from ..errors import BadInput, check_not_negative, check_positive
 
 
 class Splits(NamedTuple):
-    """Disjoint positions in a data set, each int64 and in random order."""
+    """Disjoint positions in a data set, each int64 and in random order.
+
+    Kept with a run as JSON, they say which examples the weights were learned from, so that a
+    later training can leave out the trusted ones, which are the meta-validation examples.
+    """
 
     train: Tensor
     trusted: Tensor
     test: Tensor
+
+    def to_lists(self) -> dict[str, list[int]]:
+        """The positions as JSON can hold them."""
+        return {name: rows.tolist() for name, rows in self._asdict().items()}
+
+    @classmethod
+    def from_lists(cls, kept: object) -> Splits:
+        """The splits that `to_lists` was given.
+
+        Raises:
+            BadInput: Other names, positions that are no whole numbers from 0, or that come twice.
+        """
+        if not isinstance(kept, dict) or set(kept) != set(cls._fields):
+            raise BadInput(
+                f"These are not the splits of a run, which name {', '.join(cls._fields)}. Restore "
+                "the file, or start a new run."
+            )
+        every = [row for rows in kept.values() for row in (rows if isinstance(rows, list) else "?")]
+        if not all(type(row) is int and row >= 0 for row in every) or len(set(every)) < len(every):
+            raise BadInput(
+                "These are not the splits of a run: positions must be whole numbers from 0, each "
+                "only once. Restore the file, or start a new run."
+            )
+        return cls(*(torch.tensor(kept[name], dtype=torch.int64) for name in cls._fields))
 
 
 def split(y: Tensor, *, train: int, trusted: int, test: int, seed: int) -> Splits:
@@ -28,15 +56,16 @@ def split(y: Tensor, *, train: int, trusted: int, test: int, seed: int) -> Split
         y: (n,) int64 labels.
         train: Number of training examples.
         trusted: Number of trusted examples, as equally spread over the classes as can be.
-        test: Number of test examples.
+        test: Number of test examples, 0 where they are another set.
         seed: Of the draw.
 
     Raises:
-        BadInput: A size below one, more examples asked for than there are, or fewer trusted
-            examples than classes.
+        BadInput: A size below one (of the test set: below zero), more examples asked for than
+            there are, or fewer trusted examples than classes.
     """
-    for name, size in (("train", train), ("trusted", trusted), ("test", test)):
-        check_positive(name, size)
+    check_positive("train", train)
+    check_positive("trusted", trusted)
+    check_not_negative("test", test)
     classes = len(y.unique())
     if trusted < classes:
         raise BadInput(

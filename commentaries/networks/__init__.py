@@ -1,6 +1,28 @@
 """Students and teachers by the names their field gives them."""
 
+from .build import STUDENTS, backbone, build, embed
 from .cbr import cbr
+from .conv2 import conv2
+from .conv4 import conv4
+from .frozen import Frozen
+from .normalise import Normalise
+from .resnet import resnet18, resnet32, resnet34
 from .small import small_cnn
+from .wide_resnet import wide_resnet
 
-__all__ = ["cbr", "small_cnn"]
+__all__ = [
+    "STUDENTS",
+    "Frozen",
+    "Normalise",
+    "backbone",
+    "build",
+    "cbr",
+    "conv2",
+    "conv4",
+    "embed",
+    "resnet18",
+    "resnet32",
+    "resnet34",
+    "small_cnn",
+    "wide_resnet",
+]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from .layers import check_images
+
 
 def small_cnn(
     outputs: int, *, channels: int = 1, size: int = 8, width: int = 24, hidden: int = 64
@@ -17,6 +19,7 @@ def small_cnn(
         width: Channels of the convolution.
         hidden: Units of the hidden linear layer.
     """
+    check_images("small_cnn", size, 1, outputs=outputs, channels=channels, width=width)
     return nn.Sequential(
         nn.Conv2d(channels, width, 5, stride=2, padding=2),
         nn.ReLU(),

@@ -123,6 +123,79 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def weights_over_training(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """How the weights moved apart: median and bands of 50 and 90 % by outer step.
+
+    Args:
+        metrics: Rows of ``metrics.jsonl``; those that have ``weights`` hold, for "all" examples
+            or for the "right" and "wrong" labels where these are known, the quantiles 5, 25, 50,
+            75 and 95 %.
+
+    Returns:
+        The figure, or None where no weights were recorded.
+    """
+    rows = [row for row in metrics if row.get("weights")]
+    if not rows:
+        return None
+    figure = _figure(WIDTH * 0.75, 3.0)
+    axes = figure.subplots()
+    for key, name, colour in (
+        ("all", "", BLUE),
+        ("right", "right labels", BLUE),
+        ("wrong", "wrong labels", VERMILION),
+    ):
+        points = [(row["step"], *row["weights"][key]) for row in rows if row["weights"].get(key)]
+        if not points:
+            continue
+        step, least, low, median, high, most = np.array(points, dtype=np.float64).T
+        axes.fill_between(step, least, most, color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(step, low, high, color=colour, alpha=0.25, linewidth=0)
+        marker = "o" if len(points) == 1 else None
+        axes.plot(step, median, color=colour, linewidth=1.6, marker=marker, label=name)
+    _label(axes, x="step", y="weight")
+    axes.set_ylim(0, 1)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=TEXT, labelcolor=INK, loc="best")
+    return figure
+
+
+def precision_curve(
+    estimate: Mapping[str, Sequence[float]],
+    *,
+    first: int = 0,
+    wrong: np.ndarray | None = None,
+) -> Figure:
+    """Share of wrong labels among the most suspicious, by how many are looked at.
+
+    Args:
+        estimate: ``first`` (numbers of examples), ``value``, ``low`` and ``high``, (points,) each.
+        first: A number of examples to mark; 0 for none.
+        wrong: (n,) bool in the order of suspicion, highest first, where the truth is known: its
+            precision is drawn beside the estimate.
+    """
+    count, value, low, high = (
+        np.asarray(estimate[name], dtype=np.float64) for name in ("first", "value", "low", "high")
+    )
+    figure = _figure(WIDTH * 0.75, 3.0)
+    axes = figure.subplots()
+    axes.fill_between(count, 100 * low, 100 * high, color=BLUE, alpha=0.18, linewidth=0)
+    axes.plot(count, 100 * value, color=BLUE, linewidth=1.6, label="estimated")
+    if wrong is not None:
+        k = np.arange(1, len(wrong) + 1)
+        found = 100 * np.cumsum(wrong) / k
+        axes.plot(k, found, color=VERMILION, linewidth=1.4, linestyle="--", label="in truth")
+        axes.legend(frameon=False, fontsize=TEXT, labelcolor=INK, loc="best")
+    if first:
+        axes.axvline(first, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
+        axes.text(first, 102, f"{first:,}", ha="center", va="bottom", fontsize=SMALL, color=INK)
+    _label(axes, x="the most suspicious, so many", y="% wrong among them")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_ylim(0, 101)
+    axes.set_xlim(1, max(float(count.max()), 2.0))
+    return figure
+
+
 def method_comparison(
     values: Mapping[str, float | tuple[float, float, float]],
     *,

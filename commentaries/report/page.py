@@ -6,8 +6,8 @@ import base64
 import io
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from PIL import Image
 from ..errors import BadInput, BadRun
 from .tables import Cell, format_cell, numeric_columns
 
-_THUMBNAIL = 128  # pixels, the longer side of a stored thumbnail
+_THUMBNAIL = 96  # pixels, the longer side of a stored thumbnail
+_TINY = 32  # pixels, up to which an image is stored as it is, without loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +48,14 @@ class GalleryItem:
     """An example, the label that it carries and the one that is suggested.
 
     Attributes:
-        image: (height, width) or (channels, height, width), in any range. Three channels are
-            red, green and blue; of any other number the mean is shown.
+        image: (height, width) or (channels, height, width). Three channels are red, green and
+            blue; of any other number the mean is shown. Numbers in [0, 1] and bytes are shown as
+            they are, others stretched from their least to their greatest.
         given: The label in the data set.
         suggested: The label that the student would give. The item stands out where it differs.
         suspicion: How likely the given label is wrong, 0 to 1.
         note: Anything else worth a line or two: a file name, the true label where it is known.
+        first: Whether it is shown before the reader chooses a label.
     """
 
     image: np.ndarray
@@ -60,15 +63,25 @@ class GalleryItem:
     suggested: str
     suspicion: float
     note: str = ""
+    first: bool = True
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A section with a grid of examples."""
+    """A section with a grid of examples.
+
+    Attributes:
+        title: Its heading.
+        caption: What it shows.
+        items: The examples, in the order shown.
+        choices: Given labels by which the reader can filter, each with a number to show beside
+            it; none for no choice.
+    """
 
     title: str
     caption: str
     items: Sequence[GalleryItem]
+    choices: Mapping[str, int] = field(default_factory=dict)
 
 
 Section = Plot | Table | Gallery
@@ -136,13 +149,21 @@ def _view(section: Section) -> dict[str, Any]:
             "right": numeric_columns(section.columns, section.rows),
             "rows": [[format_cell(cell) for cell in row] for row in section.rows],
         }
-    return view | {"kind": "gallery", "items": [_item_view(item) for item in section.items]}
+    numbers = {label: number for number, label in enumerate(section.choices)}
+    return view | {
+        "kind": "gallery",
+        "choices": list(section.choices.items()),
+        "items": [_item_view(item, numbers) for item in section.items],
+    }
 
 
-def _item_view(item: GalleryItem) -> dict[str, Any]:
+def _item_view(item: GalleryItem, numbers: Mapping[str, int]) -> dict[str, Any]:
     finite = math.isfinite(item.suspicion)
     return {
         "image": _thumbnail_uri(item.image),
+        "tiny": max(np.shape(item.image)[-2:]) <= _TINY,
+        "first": item.first,
+        "choice": numbers.get(item.given),
         "given": item.given,
         "suggested": item.suggested,
         "differs": item.given != item.suggested,
@@ -155,28 +176,41 @@ def _item_view(item: GalleryItem) -> dict[str, Any]:
 def _figure_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200)
-    return _png_uri(buffer)
+    return _uri(buffer, "png")
 
 
 def _thumbnail_uri(image: np.ndarray) -> str:
-    """A small PNG of an array in any range, stretched from its least to its greatest value."""
-    pixels = np.asarray(image, dtype=np.float64)
-    if pixels.ndim not in (2, 3) or pixels.size == 0:
+    """A small picture of an array: PNG where it is tiny, WebP where it was made smaller."""
+    picture = Image.fromarray(_bytes(np.asarray(image)))
+    buffer = io.BytesIO()
+    if max(picture.size) <= _TINY:
+        picture.save(buffer, format="PNG", optimize=True)
+        return _uri(buffer, "png")
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))  # only ever smaller
+    picture.save(buffer, format="WEBP", quality=75)
+    return _uri(buffer, "webp")
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    """(height, width) or (height, width, 3) in 0 to 255."""
+    if image.ndim not in (2, 3) or image.size == 0:
         raise BadInput(
-            f"An image of shape {pixels.shape} cannot be shown. "
+            f"An image of shape {image.shape} cannot be shown. "
             "Pass (height, width) or (channels, height, width)."
         )
+    pixels = image.astype(np.float64)
     if pixels.ndim == 3:
         pixels = pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 else pixels.mean(0)
     pixels = np.nan_to_num(pixels, posinf=0.0, neginf=0.0)
     low, high = float(pixels.min()), float(pixels.max())
-    stretched = (pixels - low) * (255 / (high - low)) if high > low else np.full_like(pixels, 127)
-    picture = Image.fromarray(stretched.round().astype(np.uint8))
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))  # only ever smaller
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return _png_uri(buffer)
+    if image.dtype == np.uint8:
+        low, high = 0.0, 255.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    if low == high:
+        return np.full(pixels.shape, 127, dtype=np.uint8)
+    return ((pixels - low) * (255 / (high - low))).round().astype(np.uint8)
 
 
-def _png_uri(buffer: io.BytesIO) -> str:
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def _uri(buffer: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .. import params as p
+from .. import tree
 from ..curvature.gradient import plain_gradient
-from ..errors import NonFinite, check_fraction, check_not_negative, check_positive
+from ..errors import NonFinite, check_fraction, check_not_negative, check_positive, unknown
 from ..inner import SGD
 from ..student import Student
 from ..types import Batch, Params
+from .augment import flip_crop
+
+Augment = Literal["none", "flip_crop"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,18 @@ class Examples:
         """Number of examples."""
         return len(self.weight)
 
+    def to(self, device: torch.device) -> Examples:
+        """The same examples on a device."""
+        return Examples(self.x.to(device), self.target.to(device), self.weight.to(device))
+
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is fitted: Nesterov momentum, a cosine schedule, weights averaged over time.
 
     Attributes:
-        steps: Training steps.
+        steps: Training steps, at least.
+        passes: Passes over the examples, at least.
         batch: Examples drawn for each step.
         lr: Learning rate at the start; it falls to zero along a half cosine.
         momentum: Of Nesterov's method.
@@ -52,23 +63,36 @@ class Recipe:
         average: Decay of the averaged parameters for each step (they forget the start faster:
             see `warmed`).
         share: Share of the loss that anchors have together, in [0, 1).
+        anchors: Of the anchors, how many enter each step, at most.
+        augment: "flip_crop": half of the images of each step are mirrored, and each is moved by
+            up to four pixels (see `augment.flip_crop`); not for digits or letters.
     """
 
     steps: int = 400
+    passes: int = 0
     batch: int = 128
     lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-3
     average: float = 0.98
     share: float = 0.25
+    anchors: int = 128
+    augment: Augment = "none"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "lr"):
+        for name in ("steps", "batch", "lr", "anchors"):
             check_positive(name, getattr(self, name))
         check_fraction("momentum", self.momentum)
         check_fraction("average", self.average)
         check_fraction("share", self.share)
         check_not_negative("weight_decay", self.weight_decay)
+        check_not_negative("passes", self.passes)
+        if self.augment not in get_args(Augment):
+            raise unknown("augmentation", self.augment, get_args(Augment))
+
+    def steps_for(self, size: int) -> int:
+        """Training steps on so many examples."""
+        return max(self.steps, math.ceil(self.passes * size / self.batch))
 
 
 def fit(
@@ -82,26 +106,32 @@ def fit(
 ) -> Params:
     """Trains one network from scratch and returns its averaged parameters.
 
+    It computes where the inputs of the examples are. What is random is drawn on the CPU and so
+    does not depend on the device, but for dropout.
+
     Args:
         student: The network; its initial parameters are drawn from the seed.
         examples: Drawn without replacement, epoch after epoch.
         recipe: How.
         seed: Of the initial parameters, the order and dropout.
-        anchors: Examples that enter every step whole, with ``recipe.share`` of the loss.
+        anchors: Examples that enter every step, with ``recipe.share`` of the loss.
         watch: Called with the steps done and the averaged parameters, every 20 steps.
 
     Raises:
         NonFinite: The loss is not finite.
     """
+    device = examples.x.device
+    examples = examples.to(device)
+    anchors = None if anchors is None else anchors.to(device)
     generator = torch.Generator().manual_seed(seed)
-    theta = student.init(generator)
+    theta: Params = tree.map_tensors(lambda leaf: leaf.to(device), student.init(generator))
     average = theta
     optimizer = SGD(recipe.lr, recipe.momentum, True, recipe.weight_decay)
     state = optimizer.init(theta)
     own = examples.weight.mean().clamp_min(torch.finfo(examples.weight.dtype).tiny)
     share = recipe.share if anchors is not None else 0.0
 
-    def loss(theta: Params, phi: Params, batch: Batch) -> Tensor:
+    def loss(chosen: Tensor | slice, theta: Params, phi: Params, batch: Batch) -> Tensor:
         z = student(theta, batch.x, seed=batch.seed)
         drawn = len(batch.index)
         weight = examples.weight[batch.index]
@@ -111,20 +141,27 @@ def fit(
         value = (1 - share) * (weight * losses).sum()
         if anchors is None:
             return value
-        losses = functional.cross_entropy(z[drawn:], anchors.target, reduction="none")
-        return value + share * (anchors.weight * losses).sum() / anchors.weight.sum()
+        losses = functional.cross_entropy(z[drawn:], anchors.target[chosen], reduction="none")
+        weight = anchors.weight[chosen]
+        return value + share * (weight * losses).sum() / weight.sum()
 
-    orders = _orders(examples.size, recipe.batch, generator)
-    for step, index in enumerate(islice(orders, recipe.steps)):
-        x = examples.x[index] if anchors is None else torch.cat([examples.x[index], anchors.x])
+    steps = recipe.steps_for(examples.size)
+    orders = _orders(examples.size, recipe.batch, generator, device)
+    for step, index in enumerate(islice(orders, steps)):
+        x, chosen = examples.x[index], slice(None)
+        if anchors is not None:
+            chosen = _chosen(anchors.size, recipe.anchors, generator, device)
+            x = torch.cat([x, anchors.x[chosen]])
+        if recipe.augment == "flip_crop":
+            x = flip_crop(x, seed=seed * 1_000_003 + step)
         batch = Batch(x, examples.target[index], index, seed=step)
-        gradient, value = plain_gradient(loss, theta, {}, batch)
+        gradient, value = plain_gradient(partial(loss, chosen), theta, {}, batch)
         if not bool(torch.isfinite(value)):
             raise NonFinite(
                 f"The training loss is {float(value)} at step {step}. Lower the learning rate "
                 f"(now {recipe.lr:g})."
             )
-        cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer = SGD(recipe.lr * cosine, recipe.momentum, True, recipe.weight_decay)
         theta, state = optimizer.update(gradient, theta, state)
         average = p.lerp(average, theta, 1 - warmed(recipe.average, step))
@@ -140,7 +177,9 @@ def warmed(decay: float, step: int) -> float:
 
 @torch.no_grad()
 def log_probabilities(student: Student, theta: Params, x: Tensor, *, seen: Tensor) -> Tensor:
-    """Log-probabilities of the classes in evaluation mode, (n, classes).
+    """Log-probabilities of the classes in evaluation mode, (n, classes), on the device of x.
+
+    It computes where the parameters are.
 
     Args:
         student: The network.
@@ -148,16 +187,28 @@ def log_probabilities(student: Student, theta: Params, x: Tensor, *, seen: Tenso
         x: (n, ...) inputs.
         seen: Training inputs, for the statistics of batch normalisation where there is any.
     """
-    count = torch.arange(len(seen))
-    batches = (Batch(seen[i], i, i) for i in count.split(256))
+    device = next(iter(theta.values())).device
+    count = torch.arange(len(seen), device=seen.device)
+    batches = (Batch(seen[i].to(device), i, i) for i in count.split(256))
     buffers = student.statistics(theta, batches)
-    pieces = [student(theta, piece, buffers=buffers) for piece in x.split(1024)]
-    return torch.cat(pieces).log_softmax(dim=1)
+    pieces = [student(theta, piece.to(device), buffers=buffers) for piece in x.split(1024)]
+    return torch.cat(pieces).log_softmax(dim=1).to(x.device)
 
 
-def _orders(size: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _orders(
+    size: int, batch: int, generator: torch.Generator, device: torch.device
+) -> Iterator[Tensor]:
     """Batches of positions, epoch after epoch without the incomplete last one."""
     batch = min(batch, size)
     while True:
-        order = torch.randperm(size, generator=generator)
+        order = torch.randperm(size, generator=generator).to(device)
         yield from order[: size - size % batch].split(batch)
+
+
+def _chosen(
+    size: int, most: int, generator: torch.Generator, device: torch.device
+) -> Tensor | slice:
+    """The anchors of a step: all, or as many as there may be."""
+    if size <= most:
+        return slice(None)
+    return torch.randperm(size, generator=generator)[:most].to(device)

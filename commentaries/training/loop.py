@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import params as p
+from .. import tree
 from ..errors import BadInput, check_fraction, check_not_negative, check_positive
 from ..hypergradient import Hypergradient
 from ..hypergradient.result import Diagnostics
@@ -106,6 +107,7 @@ def start(
     outer_optimizer: InnerOptimizer[Any],
     students: int = 1,
     seed: int = 0,
+    device: str | torch.device | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -116,10 +118,14 @@ def start(
         outer_optimizer: The commentary's optimiser.
         students: How many.
         seed: Of the students' initial parameters.
+        device: Where the students and the commentary are put; where they were drawn by default.
+            All later steps compute there: the batches and `Refresh` must give tensors there.
     """
     check_positive("students", students)
-    fresh = [_fresh(theta, inner_optimizer, seed, student, 0) for student in range(students)]
-    phi = p.detach(phi)
+    fresh = [
+        _fresh(theta, inner_optimizer, seed, student, 0, device) for student in range(students)
+    ]
+    phi = _put(p.detach(phi), device)
     return TrainState(0, phi, outer_optimizer.init(phi), tuple(fresh), {})
 
 
@@ -220,7 +226,8 @@ def _restarted(
 ) -> TrainState:
     restart = state.step // (schedule.restart_every or 1)
     fresh = (
-        _fresh(theta, optimizer, seed, student, restart) for student in range(len(state.students))
+        _fresh(theta, optimizer, seed, student, restart, next(iter(own.theta.values())).device)
+        for student, own in enumerate(state.students)
     )
     return state._replace(students=tuple(fresh))
 
@@ -250,8 +257,15 @@ def _fresh(
     seed: int,
     student: int,
     restart: int,
+    device: str | torch.device | None,
 ) -> StudentState:
-    """A new student; which one depends on the three numbers alone."""
+    """A new student on a device; which one depends on the three numbers alone."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + student) * 1_000_003 + restart)
-    drawn = theta(generator)
+    drawn = _put(theta(generator), device)
     return StudentState(drawn, optimizer.init(drawn), drawn, None)
+
+
+def _put(values: Params, device: str | torch.device | None) -> Params:
+    if device is None:
+        return values
+    return tree.map_tensors(lambda leaf: leaf.to(device), values)

@@ -26,7 +26,8 @@ def _short_training(monkeypatch):
 def bench(task, evidence):
     weight = torch.where(task.wrong, 0.1, 0.9)
     opinion = torch.zeros(task.size, task.classes).log_softmax(1)
-    return Bench(task, make_student(task), evidence, Learned(weight, opinion))
+    trusted = torch.zeros(len(task.trusted), task.classes).log_softmax(1)
+    return Bench(task, make_student(task), evidence, Learned(weight, opinion, trusted))
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
@@ -118,4 +119,6 @@ def test_conclude(bench):
     given, suggested = (float((y == task.truth).float().mean())
                         for y in (task.train.y, verdict.suggested))  # fmt: skip
     assert suggested > given + 0.2
+    assert verdict.trusted_suspicion.shape == (40,)
+    assert verdict.trusted_suspicion.median() < verdict.suspicion[task.wrong].median()
     assert verdict.outcome.auroc > 0.8

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from commentaries.cleaning.posterior import posterior, transition
+from commentaries.cleaning.posterior import NoiseModel, transition
 
 CLASSES, N = 4, 4000
 
@@ -15,6 +15,10 @@ def simulated(T, sharp=2.0, seed=0):
     truth = torch.multinomial(votes, 1, generator=generator).squeeze(1)
     given = torch.multinomial(T[truth], 1, generator=generator).squeeze(1)
     return truth, votes, given
+
+
+def posterior(votes, given):
+    return NoiseModel.estimate(votes, given).log_posterior(votes, given).exp()
 
 
 def uniform(rate):

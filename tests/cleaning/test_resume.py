@@ -67,9 +67,8 @@ def attempt(path: Path, *, seconds: float | None = None, kill=None) -> int:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {
-        name: (path / name).read_bytes() for name in ("metrics.jsonl", "weights.csv", "result.json")
-    }
+    names = ("splits.json", "metrics.jsonl", "weights.csv", "cleaned.txt", "result.json")
+    return {name: (path / name).read_bytes() for name in names}
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -128,7 +127,8 @@ def test_kills_inside_writes(undisturbed, tmp_path):
     kills = [
         ("replace", 1, "before"),  # environment.json
         ("replace", 2, "before"),  # config.json
-        ("replace", 4, "before"),  # the second checkpoint
+        ("replace", 3, "before"),  # splits.json
+        ("replace", 3, "before"),  # the second checkpoint
         ("fsync", 7, "before"),
         ("replace", 3, "after"),
         ("fsync", 11, "after"),
@@ -146,12 +146,13 @@ def test_kills_between_the_results(undisturbed, tmp_path):
     """After the last checkpoint and between weights.csv and result.json."""
     expected, _ = undisturbed
     path = tmp_path / "run"
-    # environment, config, 14 checkpoints, weights.csv, result.json
-    assert attempt(path, kill=("replace", 17, "after")) == -signal.SIGKILL
+    # environment, config, splits, 14 checkpoints, weights.csv, cleaned.txt, corrected.csv, result
+    assert attempt(path, kill=("replace", 18, "after")) == -signal.SIGKILL
     assert (path / "weights.csv").exists()
-    assert not (path / "result.json").exists()
-    # the metrics once more, then weights.csv, result.json
-    assert attempt(path, kill=("replace", 3, "before")) == -signal.SIGKILL
+    assert not (path / "cleaned.txt").exists()
+    # the metrics once more, then the three tables, then result.json
+    assert attempt(path, kill=("replace", 5, "before")) == -signal.SIGKILL
+    assert (path / "corrected.csv").exists()
     assert not (path / "result.json").exists()
     assert attempt(path) == 0
     assert_same_run(path, expected)

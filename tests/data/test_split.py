@@ -1,9 +1,10 @@
+import json
 import re
 
 import pytest
 import torch
 
-from commentaries.data import load, split
+from commentaries.data import Splits, load, split
 from commentaries.errors import BadInput
 
 
@@ -19,7 +20,9 @@ def uneven():
     return labels[torch.randperm(600, generator=torch.Generator().manual_seed(5))]
 
 
-@pytest.mark.parametrize("sizes", [(1300, 100, 397), (200, 10, 50), (1, 10, 1), (1300, 37, 200)])
+@pytest.mark.parametrize(
+    "sizes", [(1300, 100, 397), (1697, 100, 0), (200, 10, 50), (1, 10, 1), (1300, 37, 200)]
+)
 def test_sizes_and_disjointness(y, sizes):
     train, trusted, test = sizes
     parts = split(y, train=train, trusted=trusted, test=test, seed=3)
@@ -81,7 +84,7 @@ def test_it_is_a_function_of_the_seed(y):
          "1797 there are. Ask for fewer."),
         ((0, 10, 10), "train is 0, but must be positive"),
         ((10, -3, 10), "trusted is -3, but must be positive"),
-        ((10, 10, 0), "test is 0, but must be positive"),
+        ((10, 10, -1), "test is -1, but must be finite and not negative"),
     ],
 )  # fmt: skip
 def test_sizes_that_cannot_be_are_refused(y, sizes, message):
@@ -94,3 +97,31 @@ def test_a_class_that_is_used_up_is_named():
     y = torch.tensor([0] * 50 + [1])
     with pytest.raises(BadInput, match="No example of class 1 is left for the trusted set"):
         split(y, train=44, trusted=2, test=5, seed=0)
+
+
+def test_splits_can_be_kept(y):
+    parts = split(y, train=500, trusted=50, test=200, seed=7)
+    back = Splits.from_lists(json.loads(json.dumps(parts.to_lists())))
+    assert all(torch.equal(one, other) for one, other in zip(parts, back, strict=True))
+    assert all(rows.dtype == torch.int64 for rows in back)
+    assert len(Splits.from_lists({"train": [0], "trusted": [1], "test": []}).test) == 0
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        None,
+        [],
+        {"train": [0], "trusted": [1]},
+        {"train": [0], "trusted": [1], "test": [2], "more": []},
+        {"train": [0], "trusted": [1], "test": 2},
+        {"train": [0], "trusted": [1], "test": [0]},
+        {"train": [0.5], "trusted": [1], "test": [2]},
+        {"train": [True], "trusted": [2], "test": [3]},
+        {"train": [-1], "trusted": [1], "test": [2]},
+        {"train": ["0"], "trusted": [1], "test": [2]},
+    ],
+)
+def test_what_are_no_kept_splits(kept):
+    with pytest.raises(BadInput, match="not the splits of a run"):
+        Splits.from_lists(kept)

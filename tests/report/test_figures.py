@@ -142,3 +142,34 @@ def test_comparison_takes_dollars_literally(tmp_path):
 def test_comparison_needs_values():
     with pytest.raises(BadInput, match="at least one"):
         figures.method_comparison({}, label="accuracy")
+
+
+def test_weights_over_training():
+    rows = [
+        {"step": 3, "weights": {"right": [0.1, 0.2, 0.3, 0.4, 0.5], "wrong": [0.0] * 5}},
+        {"step": 4, "loss": 1.0},
+        {"step": 7, "weights": {"right": [0.3, 0.4, 0.5, 0.6, 0.7]}},
+    ]
+    figure = figures.weights_over_training(rows)
+    assert figure is not None
+    (axes,) = figure.axes
+    right, wrong = axes.get_lines()
+    assert right.get_xydata().tolist() == [[3, 0.3], [7, 0.5]]
+    assert wrong.get_xydata().tolist() == [[3, 0.0]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "right labels", "wrong labels"
+    ]  # fmt: skip
+    assert figures.weights_over_training([{"step": 0, "loss": 1.0}]) is None
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_precision_curve(known):
+    estimate = {"first": [1, 2, 4], "value": [1, 0.9, 0.5], "low": [0, 0, 0.2], "high": [1, 1, 1]}
+    wrong = np.array([True, False, True, False]) if known else None
+    (axes,) = figures.precision_curve(estimate, first=2, wrong=wrong).axes
+    lines = axes.get_lines()
+    assert lines[0].get_ydata().tolist() == [100, 90, 50]
+    assert len(lines) == 2 + known
+    if known:
+        assert lines[1].get_ydata() == pytest.approx([100, 50, 200 / 3, 50])
+    assert [text.get_text() for text in axes.texts] == ["2"]

@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -35,9 +36,9 @@ class Page(HTMLParser):
         return " ".join("".join(self.shown).split())
 
 
-def picture(uri):
+def picture(uri, kind="png"):
     head, data = uri.split(",")
-    assert head == "data:image/png;base64"
+    assert head == f"data:image/{kind};base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
@@ -74,7 +75,9 @@ def test_text_of_users_is_escaped(write):
     bad = "<script>alert('x')</script>"
     page = write(
         Plot(bad, bad, Figure(figsize=(1, 1))),
-        Gallery(bad, bad, [item(given=bad, suggested='"><img src=x onerror=y>', note=bad)]),
+        Gallery(
+            bad, bad, [item(given=bad, suggested='"><img src=x onerror=y>', note=bad)], {bad: 1}
+        ),
         Table(bad, bad, [bad], [[bad]]),
         title=bad,
         summary=bad,
@@ -83,12 +86,12 @@ def test_text_of_users_is_escaped(write):
     assert "<script" not in page.source
     assert all(set(image) <= {"src", "alt", "width"} for image in page.all("img"))
     assert page.all("img")[1]["alt"] == f'labelled {bad}, suggested "><img src=x onerror=y>'
-    assert page.text.count(bad) == 13
+    assert page.text.count(bad) == 14
 
 
 def test_items_whose_labels_differ_stand_out(write):
     page = write(Gallery("", "", [item(), item(given="cat", suggested="cat")]))
-    assert [li["class"] for li in page.all("li")] == ["item differs", "item"]
+    assert [li["class"] for li in page.all("li")] == ["item differs tiny first", "item tiny first"]
     assert "cat → dog" in page.text
 
 
@@ -122,7 +125,52 @@ def test_thumbnails_span_the_range_of_the_image(write, image, pixels):
 
 def test_large_images_become_small_thumbnails(write):
     page = write(Gallery("", "", [item(np.random.default_rng(0).random((3, 300, 600)))]))
-    assert picture(page.all("img")[0]["src"]).shape == (64, 128, 3)
+    assert picture(page.all("img")[0]["src"], "webp").shape == (48, 96, 3)
+    assert page.all("li")[0]["class"] == "item differs first"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.array([[0.25, 0.5]]), np.array([[[0.25, 0.5]]] * 3), np.array([[64, 128]], np.uint8)],
+)
+def test_pixels_in_their_range_are_shown_as_they_are(write, image):
+    page = write(Gallery("", "", [item(image)]))
+    shown = picture(page.all("img")[0]["src"]).reshape(2, -1)
+    assert (np.abs(shown - [[64], [128]]) <= 1).all()
+
+
+# filter
+
+
+def rules(page):
+    """Which classes of items the style hides for each choice."""
+    found = re.findall(r"#(g\d+):has\(\.(\w+):checked\) \.item:not\(\.(\w+)\)", page.source)
+    return {(section, choice): shown for section, choice, shown in found}
+
+
+def test_a_gallery_is_filtered_by_label_without_scripts(write):
+    items = [item(given="cat"), item(given="dog", suggested="cat"), replace(item(), first=False)]
+    galleries = [
+        Gallery("No choice", "", items),
+        Gallery("One", "", items, {"cat": 1200, "dog": 0}),
+        Gallery("Two", "", items, {"dog": 3}),
+    ]
+    page = write(Plot("", "", Figure(figsize=(1, 1))), *galleries)
+    assert [section.get("id") for section in page.all("section")] == [None, None, "g1", "g2"]
+    inputs = [(each["name"], each["class"], "checked" in each) for each in page.all("input")]
+    assert inputs == [
+        ("g1", "all", True), ("g1", "c0", False), ("g1", "c1", False),
+        ("g2", "all", True), ("g2", "c0", False),
+    ]  # fmt: skip
+    classes = [set(li["class"].split()) - {"item", "differs", "tiny"} for li in page.all("li")]
+    assert classes[3:6] == [{"first", "c0"}, {"first", "c1"}, {"c0"}]
+    assert classes[6:] == [{"first"}, {"first", "c0"}, set()]
+    assert rules(page) == {
+        ("g1", "all"): "first", ("g1", "c0"): "c0", ("g1", "c1"): "c1",
+        ("g2", "all"): "first", ("g2", "c0"): "c0",
+    }  # fmt: skip
+    assert "cat 1,200" in page.text
+    assert not page.all("script")
 
 
 @pytest.mark.parametrize("shape", [(4,), (0, 3), (1, 1, 2, 2)])

@@ -297,14 +297,14 @@ def student():
 
 
 def examples_of(images, rows, weight=None):
-    x, y = images.rows(rows)
-    return Examples(x, y, torch.ones(len(rows)) if weight is None else weight)
+    some = images.rows(rows)
+    return Examples(some.x, some.y, torch.ones(len(rows)) if weight is None else weight)
 
 
 def test_fit_learns_digits(digits, student):
     images, parts = digits
     theta = fit(student, examples_of(images, parts.train), Recipe(150), seed=0)
-    x, y = images.rows(parts.test)
+    x, y = images.x[parts.test], images.y[parts.test]
     found = log_probabilities(student, theta, x, seen=images.x[parts.train])
     torch.testing.assert_close(found.exp().sum(1), torch.ones(300))
     assert float((found.argmax(1) == y).float().mean()) > 0.9
@@ -343,10 +343,10 @@ def test_labels_and_their_one_hot_vectors_are_the_same(digits, student):
 
 def test_anchors_outvote_wrong_labels(digits, student):
     images, parts = digits
-    x, y = images.rows(parts.train[:200])
+    x, y = images.x[parts.train[:200]], images.y[parts.train[:200]]
     wrong = Examples(x, (y + 1) % 10, torch.ones(200))
     anchors = examples_of(images, parts.trusted)
-    test_x, test_y = images.rows(parts.test)
+    test_x, test_y = images.x[parts.test], images.y[parts.test]
 
     def accuracy(share):
         theta = fit(student, wrong, Recipe(60, share=share), seed=0, anchors=anchors)

@@ -1,0 +1,256 @@
+"""Examples as a job works on them: corrected, as features where it has a backbone, on a device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..data import LabelledImages
+from ..errors import BadInput, BadRun
+from ..networks import backbone, build, embed
+from ..student import Student
+from ..training import Recipe
+from .learner import Settings
+from .options import Job
+from .sources import Sources, TrustedFrom, checked_of, gather, names, without
+from .task import Task
+from .untrusted import choose_trusted
+from .weights_table import Checked
+
+LINEAR = "linear"
+"""The network on features."""
+
+FEATURE_NORM = 5.0
+"""Root mean square length of the features of a backbone, which a linear head then learns well."""
+
+
+class Prepared(NamedTuple):
+    """What a job works on.
+
+    Attributes:
+        task: The examples, as features where the job has a backbone.
+        student: The network.
+        pictures: The training examples as images.
+        fair: Of the trusted examples, how many of the first are a fair sample of right labels;
+            those after them were looked at because they were suspicious.
+        trusted_from: See `Sources`.
+        checked: The examples of the data whose label a person has checked.
+        skipped: One sentence for each image that was left out.
+    """
+
+    task: Task
+    student: Student
+    pictures: LabelledImages
+    fair: int
+    trusted_from: TrustedFrom
+    checked: tuple[Checked, ...]
+    skipped: tuple[str, ...]
+
+
+def prepare(job: Job) -> Prepared:
+    """Reads, splits and corrupts the data: a function of the configuration and the data alone.
+
+    Raises:
+        BadInput: Data or options that cannot be used.
+    """
+    return assemble(job, gather(job))
+
+
+def assemble(job: Job, sources: Sources, *, chosen: Iterable[str] | None = None) -> Prepared:
+    """Applies the corrections of a job, its backbone and its student.
+
+    Corrected examples leave the training set; those with a label are trusted from then on.
+
+    Args:
+        job: The configuration.
+        sources: Its examples.
+        chosen: Where there is no trusted set: the files that a run that goes on has chosen in its
+            place.
+    """
+    check_device(job.device)
+    train, truth, trusted = sources.train, sources.truth, sources.trusted
+    fair = 0 if trusted is None else len(trusted)
+    checked = sources.checked
+    if job.corrections:
+        left, mended, corrected = _corrected(train, dict(job.corrections))
+        checked = (*checked, *corrected)
+        truth = None if truth is None else truth[left]
+        train = train.rows(left)
+        if len(mended):
+            trusted = mended if trusted is None else joined(trusted, mended)
+    pictures, test = train, sources.test
+    if job.backbone is not None:
+        train, trusted, test = _features(job, train, trusted, test)
+    device = torch.device(job.device)
+    train = train.to(device)
+    student = student_for(train, job.student)
+    if sources.trusted_from == "agreement":
+        agreed = train.rows(_agreed(job, train, student, chosen))
+        trusted = agreed if trusted is None else joined(agreed, trusted.to(device))
+    assert trusted is not None  # every other kind has some
+    task = Task(
+        train,
+        trusted.to(device),
+        None if truth is None else truth.to(device),
+        None if test is None else test.to(device),
+    )
+    return Prepared(task, student, pictures, fair, sources.trusted_from, checked, sources.skipped)
+
+
+def student_for(train: LabelledImages, name: str | None = None) -> Student:
+    """A network for some images, or a linear one for features.
+
+    Args:
+        train: The training examples; all networks but small_cnn normalise by their channels.
+        name: See `Job.student`.
+
+    Raises:
+        BadInput: An unknown name, or images that the network does not take.
+    """
+    outputs = len(train.classes)
+    name = network_name(train, name)
+    if train.x.dim() == 2:
+        inputs = train.x.shape[1]
+        return Student(lambda: nn.Linear(inputs, outputs))
+    channels, size = train.x.shape[1:3]
+    if name == "small_cnn":
+        return Student(lambda: build(name, outputs, channels=channels, size=size))
+    mean = train.x.mean((0, 2, 3)).tolist()
+    std = train.x.std((0, 2, 3), correction=0).clamp_min(1e-3).tolist()
+    return Student(lambda: build(name, outputs, channels=channels, size=size, mean=mean, std=std))
+
+
+def with_rates(job: Job, train: LabelledImages, name: str | None = None) -> tuple[Settings, Recipe]:
+    """Settings and recipe of a job with the learning rates of a network.
+
+    Args:
+        job: The configuration.
+        train: The training examples.
+        name: Of the network; that of the job unless given.
+    """
+    scale = job.lr_scale
+    if scale is None:
+        scale = 1.0 if network_name(train, name or job.student) in ("small_cnn", LINEAR) else 0.25
+    settings, recipe = job.settings, job.recipe
+    return replace(settings, lr=scale * settings.lr), replace(recipe, lr=scale * recipe.lr)
+
+
+def network_name(train: LabelledImages, name: str | None) -> str:
+    """The name of the network for some images or features: the one asked for, or a fitting one."""
+    if train.x.dim() == 4:
+        return name or ("small_cnn" if train.x.shape[2] < 16 else "conv2")
+    if name not in (None, LINEAR):
+        raise BadInput(
+            f"The student is {name!r}, but with a backbone it is a linear layer on the features. "
+            "Leave the student out, or the backbone."
+        )
+    return LINEAR
+
+
+def splits(prepared: Prepared) -> dict[str, Any]:
+    """The content of ``splits.json``: which examples were training, trusted and test.
+
+    ``labels`` is the SHA-256 of all their labels. Retraining can leave out the trusted examples,
+    by which the weights were judged.
+    """
+    task = prepared.task
+    parts = {"train": task.train, "trusted": task.trusted, "test": task.test}
+    digest = hashlib.sha256()
+    for images in parts.values():
+        digest.update(b"-" if images is None else images.y.cpu().numpy().tobytes())
+    return {
+        "trusted_from": prepared.trusted_from,
+        **{name: [] if images is None else names(images) for name, images in parts.items()},
+        "labels": digest.hexdigest(),
+        "skipped": list(prepared.skipped),
+    }
+
+
+def check_unchanged(prepared: Prepared, written: dict[str, Any], data: str) -> None:
+    """Refuses to go on with data that are not those with which a run began.
+
+    Raises:
+        BadRun: Examples or labels differ from its ``splits.json``.
+    """
+    present = splits(prepared)
+    changed = [name for name in present if present[name] != written.get(name)]
+    if changed:
+        raise BadRun(
+            f"The data {data} have changed since this run began ({', '.join(changed)}). Restore "
+            "them, or start a new run."
+        )
+
+
+def check_device(name: str) -> None:
+    """Refuses a device that torch does not know or this machine does not have."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(
+            f"There is no device {name!r} here ({str(error).splitlines()[0].rstrip('.')}). "
+            "Use cpu, or cuda on a machine that has one."
+        ) from error
+
+
+def joined(first: LabelledImages, second: LabelledImages) -> LabelledImages:
+    """The examples of two sets of the same classes, one after the other."""
+    return replace(
+        first,
+        x=torch.cat([first.x, second.x]),
+        y=torch.cat([first.y, second.y]),
+        files=(*names(first), *names(second)),
+    )
+
+
+def _corrected(
+    train: LabelledImages, corrections: dict[str, str]
+) -> tuple[Tensor, LabelledImages, tuple[Checked, ...]]:
+    """The rows that stay in the training set, and the examples that a person has labelled."""
+    place = {name: row for row, name in enumerate(names(train))}
+    unknown = [file for file in corrections if file not in place]
+    if unknown:
+        raise BadInput(
+            f"The corrections name {unknown[0]!r}, which the training set lacks. Restore the data."
+        )
+    named = [(place[file], label) for file, label in corrections.items() if label]
+    rows = torch.tensor([row for row, _ in named], dtype=torch.int64)
+    labels = torch.tensor([train.classes.index(label) for _, label in named], dtype=torch.int64)
+    gone = torch.tensor([place[file] for file in corrections], dtype=torch.int64)
+    own = train.rows(rows)
+    return without(gone, len(train)), replace(own, y=labels), checked_of(own, labels)
+
+
+def _agreed(
+    job: Job, train: LabelledImages, student: Student, chosen: Iterable[str] | None
+) -> Tensor:
+    """Positions of the training examples that stand in for trusted ones."""
+    if chosen is None:
+        _, recipe = with_rates(job, train)
+        return choose_trusted(train, student, seed=job.seed, recipe=recipe)
+    place = {name: row for row, name in enumerate(names(train))}
+    return torch.tensor([place[file] for file in chosen if file in place], dtype=torch.int64)
+
+
+def _features(
+    job: Job, train: LabelledImages, *others: LabelledImages | None
+) -> list[LabelledImages]:
+    """The sets as features of the job's backbone, centred and scaled by the training set."""
+    assert job.backbone is not None
+    assert job.backbone_weights is not None
+    channels, size = train.x.shape[1:3]
+    network = backbone(job.backbone, job.backbone_weights, channels=channels, size=size)
+    network.to(job.device)
+    found = embed(network, train.x)
+    mean = found.mean(0)
+    scale = FEATURE_NORM / (found - mean).square().sum(1).mean().sqrt().clamp_min(1e-6)
+    sets: list[Any] = [replace(train, x=(found - mean) * scale)]
+    for each in others:
+        if each is not None:
+            each = replace(each, x=(embed(network, each.x) - mean) * scale)
+        sets.append(each)
+    return sets

@@ -1,0 +1,59 @@
+"""What several networks are made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..errors import BadInput, check_positive
+
+
+class Convolution(nn.Conv2d):
+    """A convolution without bias that keeps the size (up to the stride), drawn as by He et al.
+
+    Weights are normal with variance 2 / (outputs · kernel²), which keeps the variance of the
+    gradient through ReLU layers (He et al. 2015, eq. 14).
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        kernel: Odd side of the kernel.
+        stride: Of the convolution.
+        bias: Whether it has one, zero at first; a normalisation after it has its own.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, bias: bool = False
+    ):
+        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draws the weights anew."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class GlobalAverage(nn.Module):
+    """The mean over all pixels: (n, channels, h, w) -> (n, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean."""
+        return x.mean((2, 3))
+
+
+def check_images(network: str, size: int, least: int, **counts: int) -> None:
+    """Refuses images that are smaller than a network's stride, and counts that are not positive.
+
+    Args:
+        network: Its name.
+        size: Height and width of the images.
+        least: The smallest that the network takes.
+        counts: Channels, outputs, width, by name.
+    """
+    for name, value in counts.items():
+        check_positive(name, value)
+    if size < least:
+        raise BadInput(
+            f"{network} takes images of at least {least} x {least} pixels, and these are "
+            f"{size} x {size}. Resize them, or choose small_cnn."
+        )
