@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import LabelledImages, Preparation, corrupt, has_test, load, read, split
-from ..data.split import Splits, _alternating, _proportional
+from ..data.split import proportional
 from ..errors import BadInput
 from . import trusted_list
 from .options import Job
@@ -69,7 +69,7 @@ def _by_name(job: Job) -> Sources:
     apart = has_test(job.data)  # its test part
     test = 0 if apart else (job.test or default.get("test") or len(images) // 5)
     train = job.train or default.get("train") or len(images) - trusted - test
-    parts = _parts(images.y, train=train, trusted=trusted, test=test, seed=job.seed)
+    parts = split(images.y, train=train, trusted=trusted, test=test, seed=job.seed)
     if apart:
         held = load(job.data, "test", root=job.root, download=job.download)
         held = _some(_named(replace(held, name=f"{held.name}-test")), job.test, job.seed)
@@ -77,20 +77,6 @@ def _by_name(job: Job) -> Sources:
         held = images.rows(parts.test)
     given, truth = _with_noise(job, images.rows(parts.train))
     return Sources(given, truth, images.rows(parts.trusted), held, "split")
-
-
-def _parts(y: Tensor, *, train: int, trusted: int, test: int, seed: int) -> Splits:
-    """As `split`, also without test examples."""
-    if test:
-        return split(y, train=train, trusted=trusted, test=test, seed=seed)
-    if train < 1 or trusted < 1 or train + trusted > len(y):
-        raise BadInput(
-            f"{train} training and {trusted} trusted examples are not part of the {len(y)} there "
-            "are. Ask for fewer."
-        )
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    train_rows, rest = _proportional(y, order, train)
-    return Splits(train_rows, rest[_alternating(y[rest])][:trusted], order[:0])
 
 
 def _own(job: Job) -> Sources:
@@ -201,7 +187,7 @@ def _some(images: LabelledImages, size: int | Path | None, seed: int) -> Labelle
             f"{size} examples are asked for, and {images.name} has {len(images)}. Ask for fewer."
         )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images.rows(_proportional(images.y, order, size)[0])
+    return images.rows(proportional(images.y, order, size)[0])
 
 
 def without(rows: Tensor, size: int) -> Tensor:

@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import LabelledImages
+from ..data import LabelledImages, spreadsheet
 from ..errors import BadInput, unknown
 from ..training import atomic
-from . import spreadsheet
 
 
 def draw(images: LabelledImages, per_class: int, path: Path, *, seed: int) -> int:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..data import spreadsheet
 from ..errors import BadRun
 from ..training import RunFolder, atomic
-from . import spreadsheet
 
 
 class Line(NamedTuple):

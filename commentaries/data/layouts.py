@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..errors import BadInput
 from .pictures import OTHER_SUFFIXES, SUFFIXES
+from .spreadsheet import original
 
 FILE_COLUMNS = ("file", "path")
 LABEL_COLUMN = "label"
@@ -87,6 +88,7 @@ def list_csv(path: Path) -> Listing:
     """Images in a table with the columns file (or path) and label; others are ignored.
 
     The columns are separated by commas, semicolons or tabs; paths start at the table's folder.
+    Cells are taken as `spreadsheet` writes them, so that a run's own tables can be data.
     Lines that repeat a file with the same label count once.
 
     Raises:
@@ -105,7 +107,7 @@ def list_csv(path: Path) -> Listing:
         found: dict[str, tuple[str, str, int]] = {}  # by path: as written, label, line
         for number, cells in lines:
             file, label = (
-                cells[at] if at < len(cells) else "" for at in (file_at, label_at)
+                original(cells[at]) if at < len(cells) else "" for at in (file_at, label_at)
             )  # fmt: skip
             label = label.strip()
             if not file or not label:

@@ -79,8 +79,8 @@ def split(y: Tensor, *, train: int, trusted: int, test: int, seed: int) -> Split
         )
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(y), generator=generator)
-    test_rows, rest = _proportional(y, shuffled, test)
-    train_rows, rest = _proportional(y, rest, train)
+    test_rows, rest = proportional(y, shuffled, test)
+    train_rows, rest = proportional(y, rest, train)
     trusted_rows = rest[_alternating(y[rest])][:trusted]
     short = sorted(set(y.unique().tolist()) - set(y[trusted_rows].tolist()))
     if short:
@@ -91,7 +91,7 @@ def split(y: Tensor, *, train: int, trusted: int, test: int, seed: int) -> Split
     return Splits(train_rows, trusted_rows, test_rows)
 
 
-def _proportional(y: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def proportional(y: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The first rows of each class in proportion to its size, and the rows that are left."""
     labels = y[rows]
     # The k-th of a class of m stands at (k + ½) / m of the way: the nearest ones to the start.

@@ -7,8 +7,9 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
-from commentaries.cleaning import spreadsheet
+from commentaries.data import read, spreadsheet
 from commentaries.errors import BadInput
 
 FORMULAS = ("=1+1", "+1", "-1", "@x", "\tx", "\rx", "=HYPERLINK('a')", "-")
@@ -100,3 +101,16 @@ def test_files_that_cannot_be_read(tmp_path):
         spreadsheet.read_labels(tmp_path / "missing.csv")
     with pytest.raises(BadInput, match="is not a CSV in UTF-8"):
         spreadsheet.read_labels(write(tmp_path / "a.csv", "file,label\na,ü\n", "latin-1"))
+
+
+def test_a_table_that_a_run_wrote_can_be_data(tmp_path):
+    rows = [["file", "label"]]
+    for label in ("=a", "-1"):
+        for k in range(2):
+            name = f"{label}{k}.png"
+            Image.new("L", (8, 8), 100 * k).save(tmp_path / name)
+            rows.append([name, label])
+    (tmp_path / "corrected.csv").write_bytes(spreadsheet.encode(rows))
+    images, _ = read(tmp_path / "corrected.csv")
+    assert images.classes == ("-1", "=a")
+    assert set(images.files) == {"=a0.png", "=a1.png", "-10.png", "-11.png"}
