@@ -81,13 +81,14 @@ def jobs(arguments: Arguments) -> list[Job]:
     if arguments.preset == "full":
         return [_full(row, seed, arguments.device) for seed in arguments.seeds for row in FULL]
     if arguments.preset == "smoke":
-        job = _job(ROWS[0], arguments.seeds[0], arguments.device)
+        job = job_of(ROWS[0], arguments.seeds[0], arguments.device)
         settings = replace(job.settings, steps=30, warm_up=5)
         return [replace(job, train=1_000, settings=settings, recipe=replace(RECIPE, steps=40))]
-    return [_job(row, seed, arguments.device) for seed in arguments.seeds for row in ROWS]
+    return [job_of(row, seed, arguments.device) for seed in arguments.seeds for row in ROWS]
 
 
-def _job(row: Row, seed: int, device: str) -> Job:
+def job_of(row: Row, seed: int, device: str = "cpu") -> Job:
+    """The job of a row and a seed."""
     train, trusted = SIZES[row.data]
     return Job(
         data=row.data,
@@ -106,7 +107,7 @@ def _job(row: Row, seed: int, device: str) -> Job:
 
 def _full(row: Row, seed: int, device: str) -> Job:
     return replace(
-        _job(row, seed, device),
+        job_of(row, seed, device),
         train=49_000,
         trusted=1_000,
         test=None,
