@@ -17,6 +17,7 @@ from commentaries.cleaning.final import conclude
 from commentaries.cleaning.job import Job, make_learner, make_task
 from commentaries.cleaning.learner import Settings
 from commentaries.cleaning.methods import auroc, given_loss
+from commentaries.cleaning.prepared import recipe_for
 from commentaries.report.tables import text_table
 
 from .parallel import run_all
@@ -70,7 +71,8 @@ def measure(given: tuple[str, Job]) -> list[Cell]:
     task = make_task(job)
     learner = make_learner(job, task)
     learned = learner.finish()
-    final = conclude(learner.evidence, learner.student, learned, seed=job.seed)
+    recipe = recipe_for(job, task.train)
+    final = conclude(learner.evidence, learner.student, learned, seed=job.seed, recipe=recipe)
     students = given_loss(learned.log_probability, task.train.y)
     return [
         {"variant": variant, "noise": job.noise, "trusted": job.trusted, "seed": job.seed}

@@ -12,10 +12,9 @@ from commentaries.cleaning import controls
 from commentaries.cleaning.cues import Evidence
 from commentaries.cleaning.features import Encoder, fit_encoder
 from commentaries.cleaning.final import conclude
-from commentaries.cleaning.job import Job
-from commentaries.cleaning.learner import Learner
+from commentaries.cleaning.job import Job, make_learner
 from commentaries.cleaning.methods import Outcome, auroc, given_loss
-from commentaries.cleaning.prepared import prepare, with_rates
+from commentaries.cleaning.prepared import prepare, recipe_for
 from commentaries.cleaning.task import Task
 from commentaries.report.tables import mean_interval, text_table
 
@@ -42,9 +41,8 @@ def measure(job: Job) -> list[Cell]:
     prepared = prepare(job)
     task, student = prepared.task, prepared.student
     evidence = Evidence.gather(task, encode=_encoder(job, task))
-    settings, recipe = with_rates(job, task.train)
-    learner = Learner(task, student, settings, seed=job.seed, evidence=evidence)
-    learned = learner.finish()
+    learned = make_learner(job, task, student, evidence).finish()
+    recipe = recipe_for(job, task.train)
     verdict = conclude(evidence, student, learned, seed=job.seed, recipe=recipe)
     bench = controls.Bench(task, student, evidence, learned, job.seed, recipe)
     outcomes: dict[str, Outcome] = {"ours": verdict.outcome}
@@ -73,11 +71,11 @@ def _encoder(job: Job, task: Task) -> Encoder:
     key = (job.data, job.seed)
     if key not in _ENCODERS:
         _ENCODERS.clear()
-        _ENCODERS[key] = remembered(fit_encoder(task.train.x))
+        _ENCODERS[key] = _remembered(fit_encoder(task.train.x))
     return _ENCODERS[key]
 
 
-def remembered(encode: Encoder) -> Encoder:
+def _remembered(encode: Encoder) -> Encoder:
     """The same, without doing anew what was asked with equal images before."""
     known: dict[tuple[int, float], Tensor] = {}
 
@@ -90,21 +88,29 @@ def remembered(encode: Encoder) -> Encoder:
     return encoded
 
 
-def store(name: str, preset: str) -> Store:
-    """The experiment's file."""
-    return Store(
+def compare(
+    jobs: Sequence[Job], name: str, preset: str, *, workers: int, verdict: bool = False
+) -> None:
+    """Measures what the experiment's file does not hold yet, and prints what it says.
+
+    Args:
+        jobs: The cells.
+        name: Of the result file.
+        preset: What was scaled down.
+        workers: Processes of one thread.
+        verdict: Only print.
+    """
+    kept = Store(
         name,
-        labels=("data", "noise", "rate", "trusted", "method"),
+        labels=(*ROW, "method"),
         metrics=("accuracy", "auroc", "auroc_rescored"),
         preset=preset,
     )
-
-
-def measure_all(jobs: Sequence[Job], kept: Store, *, workers: int) -> None:
-    """Measures what the file does not hold yet."""
-    left = [job for job in jobs if not kept.has(job.seed, **labels_of(job))]
-    for cells in run_all(measure, left, workers=workers):
-        kept.add(cells)
+    if not verdict:
+        left = [job for job in jobs if not kept.has(job.seed, **labels_of(job))]
+        for cells in run_all(measure, left, workers=workers):
+            kept.add(cells)
+    print_verdict(kept)
 
 
 def print_verdict(kept: Store) -> None:

@@ -16,7 +16,7 @@ import tyro
 
 from commentaries.cleaning.job import Job
 
-from .label_noise import measure_all, print_verdict, store
+from .label_noise import compare
 
 
 class Row(NamedTuple):
@@ -74,11 +74,8 @@ def jobs(arguments: Arguments) -> list[Job]:
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__)
-    kept = store(arguments.name, arguments.preset)
-    if not arguments.verdict:
-        measure_all(jobs(arguments), kept, workers=arguments.workers)
-    print_verdict(kept)
+    given = tyro.cli(Arguments, description=__doc__)
+    compare(jobs(given), given.name, given.preset, workers=given.workers, verdict=given.verdict)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from commentaries.cleaning.job import Job
 from commentaries.cleaning.learner import Settings
 from commentaries.training import Recipe
 
-from .label_noise import measure_all, print_verdict, store
+from .label_noise import compare
 
 
 class Row(NamedTuple):
@@ -118,11 +118,8 @@ def _full(row: Row, seed: int, device: str) -> Job:
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__)
-    kept = store(arguments.name, arguments.preset)
-    if not arguments.verdict:
-        measure_all(jobs(arguments), kept, workers=arguments.workers)
-    print_verdict(kept)
+    given = tyro.cli(Arguments, description=__doc__)
+    compare(jobs(given), given.name, given.preset, workers=given.workers, verdict=given.verdict)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,14 @@ from typing import Literal, NamedTuple
 import torch
 import tyro
 
-from commentaries.cleaning.cues import Evidence
-from commentaries.cleaning.features import Encoder, fit_encoder
 from commentaries.cleaning.final import conclude
-from commentaries.cleaning.job import Job
+from commentaries.cleaning.job import Job, make_learner
 from commentaries.cleaning.learner import Learned, Learner, Settings
 from commentaries.cleaning.methods import auroc, given_loss
-from commentaries.cleaning.prepared import prepare, with_rates
+from commentaries.cleaning.prepared import prepare, recipe_for
 from commentaries.report.tables import text_table
 from commentaries.types import Params
 
-from .label_noise import remembered
 from .label_noise_images import Row, job_of
 from .parallel import run_all
 from .store import Cell, Store
@@ -75,8 +72,9 @@ def pairs(arguments: Arguments) -> list[Pair]:
 def measure(pair: Pair) -> list[Cell]:
     """Learns at the source, then teaches at the target in three ways."""
     source, target = (_job(row, pair) for row in (pair.source, pair.target))
-    phi = _learned(_bench(source))[1]
-    there = _bench(target)
+    _, phi = _learned(_learner_of(source))
+    there = _learner_of(target)
+    recipe = recipe_for(target, there.task.train)
     ways: dict[str, Params | None] = {
         "learned there": None,
         "reused": phi,
@@ -85,7 +83,6 @@ def measure(pair: Pair) -> list[Cell]:
     cells: list[Cell] = []
     for name, frozen in ways.items():
         learned, _ = _learned(there, frozen)
-        _, recipe = with_rates(target, there.task.train)
         verdict = conclude(there.evidence, there.student, learned, seed=pair.seed, recipe=recipe)
         labels = {"source": _name(pair.source), "target": _name(pair.target), "method": name}
         wrong = there.task.wrong
@@ -118,27 +115,20 @@ def equal_weights(settings: Settings) -> Params:
     }
 
 
-def _bench(job: Job) -> Learner:
+def _learner_of(job: Job) -> Learner:
     prepared = prepare(job)
-    settings, _ = with_rates(job, prepared.task.train)
-    encode: Encoder = remembered(fit_encoder(prepared.task.train.x))
-    evidence = Evidence.gather(prepared.task, encode=encode)
-    return Learner(prepared.task, prepared.student, settings, seed=job.seed, evidence=evidence)
+    return make_learner(job, prepared.task, prepared.student)
 
 
 def _learned(learner: Learner, frozen: Params | None = None) -> tuple[Learned, Params]:
     """What a learner finds, and its commentary; a given one does not change."""
-    settings = learner.settings
     if frozen is not None:
-        settings = replace(settings, warm_up=settings.steps)
-    learner = Learner(
-        learner.task, learner.student, settings, seed=learner.seed, evidence=learner.evidence
-    )
-    state = learner.start()
-    if frozen is not None:
-        state = state._replace(phi=frozen)
-    for result in learner.steps(state):
-        state = result.state
+        settings = replace(learner.settings, warm_up=learner.settings.steps)
+        learner = Learner(
+            learner.task, learner.student, settings, seed=learner.seed, evidence=learner.evidence
+        )
+    start = learner.start()
+    state = learner.last(start if frozen is None else start._replace(phi=frozen))
     return learner.learned(state), state.phi
 
 

@@ -34,3 +34,21 @@ def write_digits(
         pixels = (digits.x[row, 0].numpy() * 255).round().astype(np.uint8)
         Image.fromarray(pixels).save(place / f"{row}.png")
     return folder
+
+
+def write_parts(
+    root: Path, data: range, trusted: range, test: range, *, wrong: Mapping[int, int]
+) -> Path:
+    """Writes digits to ``root/data``, ``root/trusted`` and ``root/test``; returns the root.
+
+    Args:
+        root: Where to; it is made.
+        data: Positions in the set.
+        trusted: Others.
+        test: Others.
+        wrong: As in `write_digits`, of the data.
+    """
+    write_digits(root / "data", data, wrong=wrong)
+    write_digits(root / "trusted", trusted)
+    write_digits(root / "test", test)
+    return root

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from short import shorten
 
 from commentaries import cli
 from commentaries.cleaning import controls, methods
 from commentaries.cleaning.config import read_job
 from commentaries.cleaning.weights_table import read_weights
 from commentaries.errors import BadInput
-from commentaries.training import RunFolder, fit
+from commentaries.training import RunFolder
 
 SIZES = ["--train", "120", "--trusted", "30", "--test", "100", "--checkpoint-every", "5"]
 SMALL = [
@@ -32,15 +33,9 @@ SMALL = [
 LEARN = ["learn", "weights"]
 
 
-def short_fit(student, examples, recipe, **options):
-    return fit(student, examples, replace(recipe, steps=15), **options)
-
-
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
-    """Final networks that train for a moment; the processes of other tests take their time."""
-    monkeypatch.setattr(methods, "fit", short_fit)
-    monkeypatch.setattr(controls, "fit", short_fit)
+    shorten(monkeypatch, 15, methods, controls)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +50,7 @@ def made(tmp_path_factory):
         log(folder, step, **metrics)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "fit", short_fit)
+        shorten(patch, 15, methods)
         assert cli.main([*LEARN, *SMALL, "--out", str(root / "finished")]) == 0
         patch.setattr(RunFolder, "log", interrupted)
         assert cli.main([*LEARN, *SMALL, "--out", str(root / "stopped")]) == 130

@@ -6,19 +6,19 @@ import csv
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import NAMES, write_digits
+from pictures import NAMES, write_digits, write_parts
 from PIL import Image
+from short import shorten
 
 from commentaries import cli
 from commentaries.cleaning import controls, methods, untrusted
 from commentaries.cleaning.config import read_job
 from commentaries.cleaning.weights_table import read_weights
-from commentaries.training import RunFolder, fit
+from commentaries.training import RunFolder
 
 LEARN = ["learn", "weights"]
 SMALL = [
@@ -28,24 +28,16 @@ SMALL = [
 WRONG = {row: (row + 4) % 10 for row in range(0, 80, 8)}
 
 
-def short_fit(student, examples, recipe, **options):
-    return fit(student, examples, replace(recipe, steps=15), **options)
-
-
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
-    for module in (methods, controls, untrusted):
-        monkeypatch.setattr(module, "fit", short_fit)
+    shorten(monkeypatch, 15, methods, controls, untrusted)
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """80 digits of which ten are in the wrong folder, 30 trusted and 50 test ones."""
     root = tmp_path_factory.mktemp("digits")
-    write_digits(root / "data", range(80), wrong=WRONG)
-    write_digits(root / "trusted", range(100, 130))
-    write_digits(root / "test", range(200, 250))
-    return root
+    return write_parts(root, range(80), range(100, 130), range(200, 250), wrong=WRONG)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +46,7 @@ def made(digits, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
     argv = [*LEARN, *SMALL, *given(digits), "--controls", "none", "--out", str(path)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "fit", short_fit)
+        shorten(patch, 15, methods)
         assert cli.main(argv) == 0
     return path
 

@@ -1,13 +1,13 @@
 """What a careful engineer would try without a bilevel problem, all given the same trusted labels.
 
-Each control returns outcomes by name. Recipes were tuned over four settings of weight decay and
+Each control returns outcomes by name. Each was tuned over four settings of weight decay and
 trusted share, on one development seed and four rows; filter thresholds were not tuned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -21,16 +21,23 @@ from ..types import Params
 from .cues import Evidence, margins, of_label, svm_decisions
 from .final import PASSES, by_votes
 from .learner import Learned
-from .methods import Outcome, Plan, auroc, carry_out, given_loss, score
+from .methods import (
+    DEFAULT,
+    LIGHT,
+    MIDDLE,
+    STRONG,
+    Outcome,
+    Plan,
+    Tuning,
+    auroc,
+    carry_out,
+    given_loss,
+    score,
+)
 from .regression import learned_from_cues
 from .task import Task
 
 Outcomes = dict[str, Outcome]
-
-DEFAULT = Recipe(weight_decay=5e-3, share=0.25)
-STRONG = Recipe(weight_decay=1e-2, share=0.5)
-MIDDLE = Recipe(weight_decay=5e-3, share=0.5)
-LIGHT = Recipe(weight_decay=2e-3, share=0.25)
 
 ROUNDS = 3
 FOLDS = 5
@@ -48,7 +55,7 @@ class Bench:
         evidence: The graph and the support-vector machine.
         learned: Our weights, for the constant and the shuffled control.
         seed: Of everything random.
-        recipe: How every network is trained, but for weight decay and the trusted share.
+        recipe: How every network is trained, but for what is tuned.
     """
 
     task: Task
@@ -70,12 +77,7 @@ class Bench:
 
     def outcome(self, plan: Plan, round: int = 0) -> Outcome:
         """Trains and scores a plan; every method starts from the same initial network."""
-        plan = replace(plan, recipe=self.as_in(plan.recipe))
-        return carry_out(self.task, self.student, plan, seed=self.seed + 7 + round)
-
-    def as_in(self, tuned: Recipe) -> Recipe:
-        """The recipe of the bench with the weight decay and the share of a tuned one."""
-        return replace(self.recipe, weight_decay=tuned.weight_decay, share=tuned.share)
+        return carry_out(self.task, self.student, plan, self.recipe, seed=self.seed + 7 + round)
 
     @cached_property
     def out_of_fold(self) -> tuple[Tensor, Tensor]:
@@ -87,7 +89,7 @@ class Bench:
         """Of the network of the trusted examples alone."""
         task = self.task
         examples = Examples(task.trusted.x, task.trusted.y, torch.ones(len(task.trusted)))
-        theta = fit(self.student, examples, self.as_in(DEFAULT), seed=self.seed + 7)
+        theta = fit(self.student, examples, DEFAULT.of(self.recipe), seed=self.seed + 7)
         return score(task, self.student, theta, None)
 
     @cached_property
@@ -119,7 +121,7 @@ def unweighted(bench: Bench) -> Outcomes:
     """All labels as given, the trusted examples among them."""
     task = bench.task
     all_of_them = Examples(task.x, task.y, torch.ones(len(task.y)))
-    theta = fit(bench.student, all_of_them, bench.as_in(STRONG), seed=bench.seed + 7)
+    theta = fit(bench.student, all_of_them, STRONG.of(bench.recipe), seed=bench.seed + 7)
     return {"unweighted": score(task, bench.student, theta, None)}
 
 
@@ -135,7 +137,7 @@ def early_stopping(bench: Bench) -> Outcomes:
             best[:] = [(loss, theta)]
 
     examples = Examples(task.train.x, bench.given, bench.ones)
-    last = fit(student, examples, bench.as_in(STRONG), seed=bench.seed + 7, watch=watch)
+    last = fit(student, examples, STRONG.of(bench.recipe), seed=bench.seed + 7, watch=watch)
     return {"early stopping": score(task, student, best[0][1] if best else last, None)}
 
 
@@ -153,7 +155,7 @@ def svm_alone(bench: Bench) -> Outcomes:
     if task.test is not None:
         evidence = bench.evidence
         seen, asked = evidence.features[task.size :], evidence.encode(task.test.x)
-        found = svm_decisions(seen, task.trusted.y.cpu(), asked, task.classes).argmax(1)
+        found = svm_decisions(seen, evidence.trusted_label, asked, task.classes).argmax(1)
         accuracy = float((found == task.test.y.cpu()).double().mean())
     area = auroc(task.wrong, suspicion)
     return {"svm alone": Outcome(opinion, suspicion, accuracy, area, area)}
@@ -165,7 +167,7 @@ def upweighted(bench: Bench) -> Outcomes:
 
 
 def self_trained(
-    bench: Bench, name: str, kept: Tensor, recipe: Recipe, suspicion: Tensor
+    bench: Bench, name: str, kept: Tensor, tuning: Tuning, suspicion: Tensor
 ) -> Outcomes:
     """A filter, and the same filter self-trained for three rounds.
 
@@ -175,14 +177,14 @@ def self_trained(
         bench: What the controls share.
         name: Of the filter.
         kept: (n,) bool, the examples that it keeps.
-        recipe: Of its networks.
+        tuning: Of its networks.
         suspicion: (n,) its own ranking.
     """
-    first = bench.outcome(Plan(bench.given, kept.float(), recipe, suspicion))
+    first = bench.outcome(Plan(bench.given, kept.float(), tuning, suspicion))
     last = first
     for round in range(1, ROUNDS):
         kept = last.log_probability.argmax(1) == bench.given
-        last = bench.outcome(Plan(bench.given, kept.float(), recipe), round)
+        last = bench.outcome(Plan(bench.given, kept.float(), tuning), round)
     return {name: first, f"{name} x{ROUNDS}": last}
 
 
@@ -298,7 +300,7 @@ def _out_of_fold(bench: Bench) -> tuple[Tensor, Tensor]:
         theta = fit(
             bench.student,
             Examples(task.train.x[seen], bench.given[seen], bench.ones[seen]),
-            bench.as_in(DEFAULT),
+            DEFAULT.of(bench.recipe),
             seed=bench.seed + k,
             anchors=Examples(
                 task.trusted.x[kept], task.trusted.y[kept], torch.ones(int(kept.sum()))

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import unknown
-from . import ridge
+from . import ridge, stacking
 from .features import Encoder, fit_encoder, is_tiny
 from .graph import NeighbourGraph, weighted_labels
 from .posterior import NoiseModel
-from .stacking import stacked
 from .task import Task
 
 CueName = Literal["margin", "trusted_votes", "weighted_votes", "loss", "probability"]
@@ -81,49 +80,54 @@ class Evidence:
         return self.task.train.y.cpu()
 
     @property
+    def trusted_label(self) -> Tensor:
+        """(trusted,) right labels of the trusted examples, on the CPU."""
+        return self.task.trusted.y.cpu()
+
+    @property
     def margin(self) -> Tensor:
         """(n, classes) decision values at the training examples."""
         return self.decisions[: self.task.size]
 
-    def weighted_votes(self, weight: Tensor) -> Tensor:
+    def weighted_votes(self, weight: Tensor, students: Tensor | None = None) -> Tensor:
         """Class shares at each training example by the given labels of the *others*, (n, classes).
+
+        The trusted labels teach how to join the `opinions`.
 
         Args:
             weight: (n,) how much each given label counts.
+            students: As in `opinions`.
         """
-        return self.votes_everywhere(weight)[: self.task.size]
+        return stacking.at_training(self.opinions(weight, students), self.trusted_label)
 
     def votes_everywhere(self, weight: Tensor, students: Tensor | None = None) -> Tensor:
-        """As `weighted_votes`, at the trusted examples too, (n + trusted, classes).
+        """As `weighted_votes`, at the trusted examples too, (n + trusted, classes)."""
+        opinions, label = self.opinions(weight, students), self.trusted_label
+        return torch.cat(
+            [stacking.at_training(opinions, label), stacking.at_trusted(opinions, label)]
+        )
 
-        The trusted labels teach how to join the `opinions`, and those of students if there are.
+    def opinions(self, weight: Tensor, students: Tensor | None = None) -> Tensor:
+        """Class shares by neighbours in the graph, a ridge regression and the trusted examples.
+
+        None of these at an example depends on its own label. With students there are theirs too.
 
         Args:
             weight: (n,) how much each given label counts.
             students: (n + trusted, classes) probabilities by students; of a trusted example by one
                 that has not seen it.
+
+        Returns:
+            (opinions, n + trusted, classes).
         """
-        opinions = self.opinions(weight)
-        if students is not None:
-            opinions.append(students)
-        return stacked(opinions, self.task.trusted.y.cpu())
-
-    def opinions(self, weight: Tensor) -> list[Tensor]:
-        """Class shares by neighbours in the graph, a ridge regression and the trusted examples.
-
-        Each is (n + trusted, classes), and none at an example depends on its own label.
-
-        Args:
-            weight: (n,) how much each given label counts.
-        """
-        task = self.task
-        label = task.trusted.y.cpu()
-        mass = weighted_labels(self.given, weight, label, task.classes, TRUSTED_SHARE)
-        return [
+        classes, label = self.task.classes, self.trusted_label
+        mass = weighted_labels(self.given, weight, label, classes, TRUSTED_SHARE)
+        found = [
             self.graph.votes_of_others(mass),
             ridge.votes_of_others(self.features, mass),
             self.decisions.softmax(1),
         ]
+        return torch.stack(found if students is None else [*found, students])
 
     def self_trained_votes(
         self, weight: Tensor, passes: int, students: Tensor | None = None
@@ -135,18 +139,16 @@ class Evidence:
         Args:
             weight: (n,) the first weights.
             passes: Repetitions.
-            students: As in `votes_everywhere`.
+            students: As in `opinions`.
         """
-        votes = self.votes_everywhere(weight, students)
         for _ in range(passes):
-            votes = self.votes_everywhere(self.probably_right(votes), students)
-        return votes
+            weight = self.probably_right(self.weighted_votes(weight, students))
+        return self.votes_everywhere(weight, students)
 
     def probably_right(self, votes: Tensor) -> Tensor:
-        """(n,) posterior probability of each given label under votes at the examples."""
-        own, given = votes[: self.task.size], self.given
-        model = NoiseModel.estimate(own, given)
-        return of_label(model.log_posterior(own, given), given).exp()
+        """(n,) posterior probability of each given label under votes, (n, classes)."""
+        model = NoiseModel.estimate(votes, self.given)
+        return of_label(model.log_posterior(votes, self.given), self.given).exp()
 
     def cues(self, names: tuple[CueName, ...], weight: Tensor, log_probability: Tensor) -> Tensor:
         """Cues of the given labels, standardised and cut at ±3, (n, len(names)).

@@ -109,11 +109,12 @@ def fit_encoder(x: Tensor, *, dimensions: int = 512, seed: int = 0) -> Encoder:
     Returns:
         A function of images like ``x``; it computes where ``x`` is and answers on the CPU.
     """
-    from sklearn.utils.extmath import randomized_svd
-
     if is_tiny(x):
         length = x.flatten(1).norm(dim=1).mean()
         return lambda x: (x.flatten(1) / length).cpu()
+
+    from sklearn.utils.extmath import randomized_svd
+
     raw: Encoder = _flat if x.dim() == 2 else Patches.fit(x, seed=seed)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     sample = raw(x[order[:SAMPLE].to(x.device)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from ..student import Student
 from ..training import Recipe
 from .cues import Evidence, of_label
 from .learner import Learned
-from .methods import Outcome, Plan, auroc, carry_out
+from .methods import LIGHT, Outcome, Plan, auroc, carry_out
 from .posterior import NoiseModel
 
 PASSES = 2
@@ -77,11 +77,11 @@ def by_votes(
     own, theirs = votes.split([task.size, len(task.trusted)])
     model = NoiseModel.estimate(own, given)
     log_q = model.log_posterior(own, given)
-    label = task.trusted.y.cpu()
+    label = evidence.trusted_label
     trusted_suspicion = -of_label(model.log_posterior(theirs, label), label)
     confidence, suggested = log_q.exp().max(1)
-    plan = Plan(log_q.exp(), confidence, replace(recipe or Recipe(), weight_decay=2e-3, share=0.25))
-    outcome = carry_out(task, student, plan, seed=seed + 7)
+    plan = Plan(log_q.exp(), confidence, LIGHT)
+    outcome = carry_out(task, student, plan, recipe or Recipe(), seed=seed + 7)
     suspicion = -of_label(log_q, given)
     outcome = outcome._replace(suspicion=suspicion, auroc=auroc(task.wrong, suspicion))
     return Verdict(outcome, suspicion, suggested, confidence, trusted_suspicion)

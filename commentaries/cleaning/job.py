@@ -12,12 +12,22 @@ from ..errors import BadRun
 from ..student import Student
 from ..training import RunFolder, StepResult, TrainState
 from . import controls
+from .cues import Evidence
 from .final import Verdict, conclude
 from .learner import Learned, Learner
 from .methods import Outcome
 from .options import Controls, Job
 from .precision import Advice, advise
-from .prepared import Prepared, assemble, check_unchanged, prepare, splits, student_for, with_rates
+from .prepared import (
+    Prepared,
+    assemble,
+    check_unchanged,
+    prepare,
+    recipe_for,
+    settings_for,
+    splits,
+    student_for,
+)
 from .sources import Sources, gather
 from .task import Task
 from .weights_table import Line, write_cleaned, write_weights
@@ -74,11 +84,20 @@ def make_student(task: Task, name: str | None = None) -> Student:
     return student_for(task.train, name)
 
 
-def make_learner(job: Job, task: Task, student: Student | None = None) -> Learner:
-    """The bilevel problem of a job; the student is that of the job unless given."""
+def make_learner(
+    job: Job, task: Task, student: Student | None = None, evidence: Evidence | None = None
+) -> Learner:
+    """The bilevel problem of a job.
+
+    Args:
+        job: The configuration.
+        task: Its examples.
+        student: That of the job unless given.
+        evidence: Gathered from the task unless given.
+    """
     student = student or make_student(task, job.student)
-    settings, _ = with_rates(job, task.train)
-    return Learner(task, student, settings, seed=job.seed)
+    settings = settings_for(job, task.train)
+    return Learner(task, student, settings, seed=job.seed, evidence=evidence)
 
 
 def prepare_again(job: Job, folder: RunFolder, sources: Sources | None = None) -> Prepared:
@@ -138,7 +157,7 @@ def run(
     learned = learner.learned(state)
     if on_method is not None:
         on_method("ours")
-    _, recipe = with_rates(job, task.train)
+    recipe = recipe_for(job, task.train)
     verdict = conclude(learner.evidence, learner.student, learned, seed=job.seed, recipe=recipe)
     outcomes = {"ours": verdict.outcome}
     bench = controls.Bench(task, learner.student, learner.evidence, learned, job.seed, recipe)
@@ -244,7 +263,7 @@ def _weights(learner: Learner, state: TrainState) -> dict[str, Any]:
     """
     if state.step % learner.settings.refresh_every:
         return {}
-    weight, wrong = learner.learned(state).weight, learner.task.wrong
+    weight, wrong = learner.weights(state), learner.task.wrong
     groups = {"all": weight}
     if wrong is not None:
         groups = {"right": weight[~wrong.cpu()], "wrong": weight[wrong.cpu()]}

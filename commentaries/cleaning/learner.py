@@ -222,16 +222,22 @@ class Learner:
 
     def finish(self) -> Learned:
         """Takes all steps, without keeping anything on the way."""
-        state = self.start()
+        return self.learned(self.last(self.start()))
+
+    def last(self, state: TrainState) -> TrainState:
+        """The state after all steps from a state."""
         for result in self.steps(state):
             state = result.state
-        return self.learned(state)
+        return state
 
     def learned(self, state: TrainState) -> Learned:
-        """The weights of a state, with cues as fresh as the students."""
+        """The weights of a state, with cues as fresh as the students, and the opinion of these."""
         opinion = self._opinion(state)
-        fresh = state._replace(constants=self._cues(state, opinion))
-        return Learned(self._weigh(fresh, opinion), opinion, self._trusted_opinion(state))
+        return Learned(self._weigh_anew(state, opinion), opinion, self._trusted_opinion(state))
+
+    def weights(self, state: TrainState) -> Tensor:
+        """(n,) those of `learned`, without the rest."""
+        return self._weigh_anew(state, self._opinion(state))
 
     def batch_sample_size(self, state: TrainState) -> float | None:
         """Effective sample size of the weights of the last step's batch, as a share of the batch.
@@ -245,6 +251,10 @@ class Learner:
             batch = self._batch(index, state.step)
             weight = self._commentary(state.constants).raw(state.phi, batch)
         return float(effective_sample_size(weight)) / len(index)
+
+    def _weigh_anew(self, state: TrainState, opinion: Tensor) -> Tensor:
+        """(n,) weights by cues as fresh as an opinion."""
+        return self._weigh(state._replace(constants=self._cues(state, opinion)), opinion)
 
     def _weigh(self, state: TrainState, opinion: Tensor) -> Tensor:
         n = self.task.size

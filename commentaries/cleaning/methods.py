@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,20 +14,42 @@ from .cues import of_label
 from .task import Task
 
 
+class Tuning(NamedTuple):
+    """What of a recipe was tuned for each method.
+
+    Attributes:
+        weight_decay: See `Recipe`.
+        share: Of the loss, that the trusted examples have together.
+    """
+
+    weight_decay: float
+    share: float
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """A recipe that is so tuned."""
+        return replace(recipe, weight_decay=self.weight_decay, share=self.share)
+
+
+LIGHT = Tuning(2e-3, 0.25)
+DEFAULT = Tuning(5e-3, 0.25)
+MIDDLE = Tuning(5e-3, 0.5)
+STRONG = Tuning(1e-2, 0.5)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What the final network of a method is trained with.
 
     Attributes:
         target: (n,) labels of the training examples, or (n, classes) probabilities.
-        weight: (n,) their weights; the trusted examples come on top by ``recipe.share``.
-        recipe: How it is trained.
+        weight: (n,) their weights; the trusted examples come on top.
+        tuning: Of the training.
         suspicion: (n,) the method's own ranking, higher for likely wrong labels; None without.
     """
 
     target: Tensor
     weight: Tensor
-    recipe: Recipe = field(default_factory=Recipe)
+    tuning: Tuning
     suspicion: Tensor | None = None
 
 
@@ -49,11 +71,11 @@ class Outcome(NamedTuple):
     auroc_rescored: float | None
 
 
-def carry_out(task: Task, student: Student, plan: Plan, *, seed: int) -> Outcome:
-    """Trains a plan's network and scores it."""
+def carry_out(task: Task, student: Student, plan: Plan, recipe: Recipe, *, seed: int) -> Outcome:
+    """Trains a plan's network by a recipe, tuned as planned, and scores it."""
     anchors = Examples(task.trusted.x, task.trusted.y, torch.ones(len(task.trusted)))
     examples = Examples(task.train.x, plan.target, plan.weight)
-    theta = fit(student, examples, plan.recipe, seed=seed, anchors=anchors)
+    theta = fit(student, examples, plan.tuning.of(recipe), seed=seed, anchors=anchors)
     return score(task, student, theta, plan.suspicion)
 
 

@@ -38,20 +38,24 @@ class NoiseModel:
             votes: (n, classes) P, rows sum to one.
             given: (n,) labels.
         """
-        logits = (votes + FLOOR).log()
-        q = votes / votes.sum(1, keepdim=True)
-        model = cls(transition(q, given), 1.0)
-        for _ in range(ROUNDS):
-            T = transition(q, given)
-            evidence = T[:, given].mT  # (n, classes): T(y_i | c)
-
-            def likelihood(beta: float, evidence: Tensor = evidence) -> float:
-                joint = torch.softmax(beta * logits, dim=1) * evidence
-                return float((joint.sum(1) + 1e-12).log().mean())
-
-            model = cls(T, max(SHARPNESS, key=likelihood))
+        model = cls._most_likely(votes / votes.sum(1, keepdim=True), votes, given)
+        for _ in range(1, ROUNDS):
             q = model.log_posterior(votes, given).exp()
+            model = cls._most_likely(q, votes, given)
         return model
+
+    @classmethod
+    def _most_likely(cls, q: Tensor, votes: Tensor, given: Tensor) -> NoiseModel:
+        """T and β for some probabilities of the true labels."""
+        T = transition(q, given)
+        evidence = T[:, given].mT  # (n, classes): T(y_i | c)
+        logits = (votes + FLOOR).log()
+
+        def likelihood(beta: float) -> float:
+            joint = torch.softmax(beta * logits, dim=1) * evidence
+            return float((joint.sum(1) + 1e-12).log().mean())
+
+        return cls(T, max(SHARPNESS, key=likelihood))
 
     def log_posterior(self, votes: Tensor, given: Tensor) -> Tensor:
         """log q, (n, classes).

@@ -125,19 +125,14 @@ def student_for(train: LabelledImages, name: str | None = None) -> Student:
     return Student(lambda: build(name, outputs, channels=channels, size=size, mean=mean, std=std))
 
 
-def with_rates(job: Job, train: LabelledImages, name: str | None = None) -> tuple[Settings, Recipe]:
-    """Settings and recipe of a job with the learning rates of a network.
+def settings_for(job: Job, train: LabelledImages) -> Settings:
+    """The settings of a job with the learning rate of its network."""
+    return replace(job.settings, lr=_lr_scale(job, train, job.student) * job.settings.lr)
 
-    Args:
-        job: The configuration.
-        train: The training examples.
-        name: Of the network; that of the job unless given.
-    """
-    scale = job.lr_scale
-    if scale is None:
-        scale = 1.0 if network_name(train, name or job.student) in ("small_cnn", LINEAR) else 0.25
-    settings, recipe = job.settings, job.recipe
-    return replace(settings, lr=scale * settings.lr), replace(recipe, lr=scale * recipe.lr)
+
+def recipe_for(job: Job, train: LabelledImages, name: str | None = None) -> Recipe:
+    """The recipe of a job with the learning rate of a network; its own unless there is a name."""
+    return replace(job.recipe, lr=_lr_scale(job, train, name or job.student) * job.recipe.lr)
 
 
 def network_name(train: LabelledImages, name: str | None) -> str:
@@ -150,6 +145,12 @@ def network_name(train: LabelledImages, name: str | None) -> str:
             "Leave the student out, or the backbone."
         )
     return LINEAR
+
+
+def _lr_scale(job: Job, train: LabelledImages, name: str | None) -> float:
+    if job.lr_scale is not None:
+        return job.lr_scale
+    return 1.0 if network_name(train, name) in ("small_cnn", LINEAR) else 0.25
 
 
 def splits(prepared: Prepared) -> dict[str, Any]:
@@ -230,8 +231,7 @@ def _agreed(
 ) -> Tensor:
     """Positions of the training examples that stand in for trusted ones."""
     if chosen is None:
-        _, recipe = with_rates(job, train)
-        return choose_trusted(train, student, seed=job.seed, recipe=recipe)
+        return choose_trusted(train, student, seed=job.seed, recipe=recipe_for(job, train))
     place = {name: row for row, name in enumerate(names(train))}
     return torch.tensor([place[file] for file in chosen if file in place], dtype=torch.int64)
 

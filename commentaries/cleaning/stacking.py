@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,25 +67,31 @@ class Stack:
         return functional.softmax(logits, dim=1)
 
 
-def stacked(opinions: Sequence[Tensor], label: Tensor) -> Tensor:
-    """One opinion on training and on trusted examples, none by a stack that saw its label.
+def at_training(opinions: Tensor, label: Tensor) -> Tensor:
+    """One opinion on the training examples, (n, classes) shares.
 
     Args:
-        opinions: Each (n + t, classes), the trusted examples last.
+        opinions: (opinions, n + t, classes) shares, the trusted examples last.
         label: (t,) labels of the trusted examples.
-
-    Returns:
-        (n + t, classes) shares.
     """
-    found = torch.stack(list(opinions))
-    n = found.shape[1] - len(label)
-    whole = Stack.fit(found[:, n:], label)(found[:, :n])
-    held_out = torch.empty(len(label), found.shape[2])
+    n = opinions.shape[1] - len(label)
+    return Stack.fit(opinions[:, n:], label)(opinions[:, :n])
+
+
+def at_trusted(opinions: Tensor, label: Tensor) -> Tensor:
+    """One opinion on the trusted examples, each by a stack that has not seen it, (t, classes).
+
+    Args:
+        opinions: As in `at_training`.
+        label: (t,) labels of the trusted examples.
+    """
+    own = opinions[:, -len(label) :]
+    found = torch.empty(own.shape[1:])
     fold = torch.arange(len(label)) % FOLDS
     for k in range(min(FOLDS, len(label))):
         seen = fold != k
-        held_out[~seen] = Stack.fit(found[:, n:][:, seen], label[seen])(found[:, n:][:, ~seen])
-    return torch.cat([whole, held_out])
+        found[~seen] = Stack.fit(own[:, seen], label[seen])(own[:, ~seen])
+    return found
 
 
 def _logits(logs: Tensor, scale: Tensor, mixing: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .final import conclude
 from .job import make_learner, make_student, prepare_again, scores
 from .methods import Outcome
 from .options import Job
-from .prepared import network_name, with_rates
+from .prepared import network_name, recipe_for
 
 BESIDE = ("unweighted", "shuffled_weights", "constant_weight", "oracle")
 
@@ -49,7 +49,7 @@ def teach(
     prepared = prepare_again(job, folder)
     task = prepared.task
     name = network_name(task.train, name)
-    _, recipe = with_rates(job, task.train, name)
+    recipe = recipe_for(job, task.train, name)
     if steps is not None:
         recipe = replace(recipe, steps=steps, passes=0)
     student = make_student(task, name)

@@ -12,7 +12,7 @@ from .. import params as p
 from .. import tree
 from ..errors import BadInput, check_fraction, check_not_negative, check_positive
 from ..hypergradient import Hypergradient
-from ..hypergradient.result import Diagnostics
+from ..hypergradient.result import Diagnostics, HypergradientResult
 from ..inner import InnerOptimizer
 from ..problem import Bilevel
 from ..types import Batch, Params
@@ -197,12 +197,7 @@ def train(
         if step >= schedule.warm_up:
             phi, outer_state = outer_optimizer.update(mean, phi, outer_state)
         students = tuple(
-            StudentState(
-                result.theta,
-                result.state,
-                p.lerp(own.average, result.theta, 1 - warmed(schedule.average, step)),
-                result.adjoint if schedule.warm_start else None,
-            )
+            _after(own, result, schedule, step)
             for own, result in zip(state.students, results, strict=True)
         )
         state = TrainState(step + 1, phi, outer_state, students, state.constants)
@@ -230,6 +225,18 @@ def _restarted(
         for student, own in enumerate(state.students)
     )
     return state._replace(students=tuple(fresh))
+
+
+def _after(
+    own: StudentState, result: HypergradientResult, schedule: Schedule, step: int
+) -> StudentState:
+    """A student one stretch of training further."""
+    return StudentState(
+        result.theta,
+        result.state,
+        p.lerp(own.average, result.theta, 1 - warmed(schedule.average, step)),
+        result.adjoint if schedule.warm_start else None,
+    )
 
 
 def _mean(values: Sequence[Params]) -> Params:

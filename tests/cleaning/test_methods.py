@@ -2,24 +2,21 @@ from dataclasses import replace
 
 import pytest
 import torch
+from short import shorten
 
 from commentaries.cleaning import controls, methods
 from commentaries.cleaning.controls import CONTROLS, Bench
 from commentaries.cleaning.final import conclude
 from commentaries.cleaning.job import control_names, make_student
 from commentaries.cleaning.learner import Learned
-from commentaries.cleaning.methods import Plan, auroc, carry_out, given_loss
+from commentaries.cleaning.methods import DEFAULT, Plan, auroc, carry_out, given_loss
 from commentaries.errors import BadInput
-from commentaries.training import Recipe, fit
+from commentaries.training import Recipe
 
 
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
-    def short_fit(student, examples, recipe, **options):
-        return fit(student, examples, replace(recipe, steps=40), **options)
-
-    monkeypatch.setattr(methods, "fit", short_fit)
-    monkeypatch.setattr(controls, "fit", short_fit)
+    shorten(monkeypatch, 40, methods, controls)
 
 
 @pytest.fixture
@@ -54,17 +51,17 @@ def test_given_loss():
 
 def test_carry_out(task):
     student = make_student(task)
-    plan = Plan(task.truth, torch.ones(task.size), Recipe(share=0.25))
-    outcome = carry_out(task, student, plan, seed=0)
+    plan, recipe = Plan(task.truth, torch.ones(task.size), DEFAULT), Recipe()
+    outcome = carry_out(task, student, plan, recipe, seed=0)
     assert outcome.log_probability.shape == (120, 10)
     assert torch.equal(outcome.suspicion, given_loss(outcome.log_probability, task.train.y))
     assert outcome.auroc == outcome.auroc_rescored > 0.8
     assert outcome.accuracy > 0.6
     own = torch.arange(120).float()
-    ranked = carry_out(task, student, replace(plan, suspicion=own), seed=0)
+    ranked = carry_out(task, student, replace(plan, suspicion=own), recipe, seed=0)
     assert torch.equal(ranked.suspicion, own)
     assert ranked.auroc != ranked.auroc_rescored == outcome.auroc
-    blind = carry_out(replace(task, truth=None, test=None), student, plan, seed=0)
+    blind = carry_out(replace(task, truth=None, test=None), student, plan, recipe, seed=0)
     assert (blind.accuracy, blind.auroc, blind.auroc_rescored) == (None, None, None)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import NAMES, write_digits
+from pictures import NAMES, write_digits, write_parts
+from short import shorten
 
 from commentaries.cleaning import untrusted
 from commentaries.cleaning.learner import Settings
@@ -25,7 +26,6 @@ from commentaries.cleaning.sources import draw_trusted_list, gather
 from commentaries.data import LabelledImages, load
 from commentaries.errors import BadInput, BadRun
 from commentaries.networks import build
-from commentaries.training import fit
 
 WRONG = {row: (row + 3) % 10 for row in range(0, 60, 10)}
 
@@ -33,11 +33,8 @@ WRONG = {row: (row + 3) % 10 for row in range(0, 60, 10)}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """120 digits of which a few are in the wrong folder, 40 trusted and 50 test ones."""
-    path = tmp_path_factory.mktemp("digits")
-    write_digits(path / "data", range(120), wrong=WRONG)
-    write_digits(path / "trusted", range(200, 240))
-    write_digits(path / "test", range(300, 350))
-    return path
+    root = tmp_path_factory.mktemp("digits")
+    return write_parts(root, range(120), range(200, 240), range(300, 350), wrong=WRONG)
 
 
 @pytest.fixture
@@ -47,10 +44,7 @@ def job(root):
 
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
-    def short_fit(student, examples, recipe, **options):
-        return fit(student, examples, replace(recipe, steps=60), **options)
-
-    monkeypatch.setattr(untrusted, "fit", short_fit)
+    shorten(monkeypatch, 60, untrusted)
 
 
 # own data

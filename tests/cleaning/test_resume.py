@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from short import shorten
 
 from commentaries.cleaning import methods
 from commentaries.cleaning.job import Job, make_learner, make_task, run
 from commentaries.cleaning.learner import Settings
-from commentaries.training import Recipe, RunFolder, fit
+from commentaries.training import RunFolder
 from commentaries.training.run_folder import CONFIG
 
 JOB = Job(
@@ -187,9 +188,7 @@ def stopped_at(last: int, job: Job, path: Path) -> RunFolder:
     ids=["table", "loss", "image", "unrolled", "not cross-fitted"],
 )
 def test_every_kind_of_commentary_goes_on_bitwise(tmp_path, monkeypatch, settings):
-    monkeypatch.setattr(
-        methods, "fit", lambda *args, **kwargs: fit(args[0], args[1], Recipe(5), **kwargs)
-    )
+    shorten(monkeypatch, 5, methods)
     settings = replace(settings, steps=9, warm_up=1, refresh_every=4)
     job = Job(train=60, trusted=20, test=50, controls="none", checkpoint_every=2, settings=settings)
     whole = RunFolder.create(tmp_path / "whole", job)
@@ -200,9 +199,7 @@ def test_every_kind_of_commentary_goes_on_bitwise(tmp_path, monkeypatch, setting
 
 
 def test_another_thread_count_warns(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        methods, "fit", lambda *args, **kwargs: fit(args[0], args[1], Recipe(5), **kwargs)
-    )
+    shorten(monkeypatch, 5, methods)
     job = Job(
         train=60, trusted=20, test=50, controls="none", checkpoint_every=1,
         settings=Settings(steps=3, warm_up=0),

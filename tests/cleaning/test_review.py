@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import write_digits
+from pictures import write_parts
+from short import shorten
 
 from commentaries.cleaning import controls, methods
 from commentaries.cleaning.config import read_job
@@ -21,7 +22,7 @@ from commentaries.cleaning.options import Job
 from commentaries.cleaning.review import begin, free_path, review, sentence, warm
 from commentaries.cleaning.weights_table import read_weights
 from commentaries.errors import BadInput, BadRun
-from commentaries.training import RunFolder, fit
+from commentaries.training import RunFolder
 
 SETTINGS = Settings(steps=10, warm_up=2, refresh_every=3, batch=32)
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -29,20 +30,15 @@ PROCESSES = multiprocessing.get_context("forkserver")
 
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
-    def short_fit(student, examples, recipe, **options):
-        return fit(student, examples, replace(recipe, steps=10), **options)
-
-    monkeypatch.setattr(methods, "fit", short_fit)
-    monkeypatch.setattr(controls, "fit", short_fit)
+    shorten(monkeypatch, 10, methods, controls)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A finished run on 60 digits of which six are in the wrong folder."""
     path = tmp_path_factory.mktemp("review")
-    write_digits(path / "data", range(60), wrong={row: (row + 1) % 10 for row in range(6)})
-    write_digits(path / "trusted", range(100, 130))
-    write_digits(path / "test", range(200, 240))
+    wrong = {row: (row + 1) % 10 for row in range(6)}
+    write_parts(path, range(60), range(100, 130), range(200, 240), wrong=wrong)
     job = Job(
         data=str(path / "data"),
         trusted=path / "trusted",
@@ -217,9 +213,7 @@ def work(path: Path, kill: int | None = None) -> None:
             return value
 
         os.replace = deadly
-    methods.fit = lambda student, examples, recipe, **options: fit(
-        student, examples, replace(recipe, steps=10), **options
-    )
+    shorten(pytest.MonkeyPatch(), 10, methods)
     folder = RunFolder.open(path)
     run(read_job(folder), folder)
 
