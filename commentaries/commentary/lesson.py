@@ -28,11 +28,14 @@ class Lesson(NamedTuple):
         x: Inputs, (n, ...).
         target: (n,) labels, (n, classes) soft labels, or (n, ...) regression targets.
         weight: (n,) weight of each example in the mean, or a function from losses (n,) to that.
+        penalty: A scalar that the commentary pays for the lesson: `judged` adds it to the outer
+            loss, the student never sees it.
     """
 
     x: Inputs
     target: Tensor
     weight: Tensor | Callable[[Tensor], Tensor] | None = None
+    penalty: Tensor | None = None
 
 
 class Commentary(Protocol):
@@ -70,13 +73,25 @@ def taught(
     return Composed(outputs, loss)
 
 
-def judged(student: Student, criterion: Criterion = cross_entropy) -> Composed:
-    """The outer loss of a student: the plain mean over a batch, without a commentary."""
+def judged(
+    student: Student, criterion: Criterion = cross_entropy, *, commentary: Commentary | None = None
+) -> Composed:
+    """The outer loss of a student: the plain mean over a batch.
 
-    def outputs(theta: Params, phi: Params, batch: Batch) -> tuple[Tensor, Tensor]:
-        return student(theta, batch.x, seed=batch.seed), batch.y
+    Args:
+        student: The student.
+        criterion: Its losses.
+        commentary: What the student is shown the batch through, where that needs no labels
+            (attention masks), with what this costs: see `Lesson.penalty`. None shows the batch
+            itself. Weights, which say how much a training example counts, do not enter.
+    """
 
-    def loss(z: Tensor, held: Tensor, target: Tensor) -> Tensor:
-        return criterion(z, target).mean()
+    def outputs(theta: Params, phi: Params, batch: Batch) -> tuple[Tensor, Lesson]:
+        lesson = Lesson(batch.x, batch.y) if commentary is None else commentary(phi, batch)
+        return student(theta, lesson.x, seed=batch.seed), lesson
+
+    def loss(z: Tensor, held: Tensor, lesson: Lesson) -> Tensor:
+        value = criterion(z, lesson.target).mean()
+        return value if lesson.penalty is None else value + lesson.penalty
 
     return Composed(outputs, loss)

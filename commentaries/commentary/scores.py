@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadInput, check_positive
-from ..student import Student
 from ..types import Batch, Params
+from .teacher import Teacher, images
 
 
 class Score(Protocol):
@@ -127,36 +127,40 @@ class ImageNetwork:
         classes: int = 0,
         progress: bool = False,
     ):
-        self._network = Student(module)
+        self._teacher = Teacher(module)
         self._classes = classes
         self._progress = progress
-        if self._network.uses_batch_statistics:
-            raise BadInput(
-                "A teacher with batch normalisation gives weights that depend on the rest of the "
-                "batch. Use group normalisation in it, for example networks.cbr(norm='group')."
-            )
 
     def init(self, generator: torch.Generator) -> Params:
         """The module's initial parameters, its last one- or two-dimensional layer set to zero."""
-        phi = self._network.init(generator)
-        *_, last = (name for name, value in phi.items() if value.dim() >= 2)
-        bias = last.removesuffix("weight") + "bias"
-        return {k: torch.zeros_like(v) if k in (last, bias) else v for k, v in phi.items()}
+        return self._teacher.init(generator)
 
     def __call__(self, phi: Params, batch: Batch) -> Tensor:
         """Logits from images (n, channels, h, w)."""
-        if isinstance(batch.x, dict):
-            raise BadInput(
-                "ImageNetwork reads one image tensor, but the inputs are a dict. Write a score of "
-                "your own: any object with init(generator) and __call__(phi, batch)."
-            )
-        planes = [batch.x]
-        if self._classes:
-            shown = torch.nn.functional.one_hot(batch.y, self._classes).to(batch.x.dtype)
-            planes.append(shown[..., None, None].expand(-1, -1, *batch.x.shape[2:]))
-        if self._progress:
-            planes.append(torch.full_like(batch.x[:, :1], min(max(batch.progress, 0.0), 1.0)))
-        return self._network(phi, torch.cat(planes, dim=1), buffers={}).squeeze(1)
+        x = images(batch.x)
+        shown = [torch.nn.functional.one_hot(batch.y, self._classes)] if self._classes else []
+        progress = batch.progress if self._progress else None
+        return self._teacher(phi, planes([x], shown, progress)).squeeze(1)
+
+
+def planes(pictures: Sequence[Tensor], labels: Sequence[Tensor], progress: float | None) -> Tensor:
+    """Images and what is known about them as the channels of one image.
+
+    Args:
+        pictures: Images (n, channels, h, w).
+        labels: Soft labels (n, classes), each class a constant channel.
+        progress: One more constant channel, clamped to [0, 1]; None leaves it out.
+
+    Returns:
+        (n, all channels, h, w), of the images' dtype.
+    """
+    first = pictures[0]
+    constant = [
+        label.to(first.dtype)[..., None, None].expand(-1, -1, *first.shape[2:]) for label in labels
+    ]
+    if progress is not None:
+        constant.append(torch.full_like(first[:, :1], min(max(progress, 0.0), 1.0)))
+    return torch.cat([*pictures, *constant], dim=1)
 
 
 def rows_of(values: Tensor, index: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from .frozen import Frozen
 from .normalise import Normalise
 from .resnet import resnet18, resnet32, resnet34
 from .small import small_cnn
+from .unet import unet
 from .wide_resnet import wide_resnet
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "resnet32",
     "resnet34",
     "small_cnn",
+    "unet",
     "wide_resnet",
 ]
