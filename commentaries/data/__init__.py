@@ -1,20 +1,30 @@
-"""Data sets by name and from a user's disk, splits, label noise and imbalance."""
+"""Data sets by name and from a user's disk, splits; label noise, imbalance and spurious cues."""
 
+from .backgrounds import ANIMALS_AND_VEHICLES, WOODS_AND_OPEN, swapped_backgrounds
+from .coloured import PALETTE, coloured_digits
+from .crops import photo_crops
 from .images import LabelledImages
 from .imbalance import long_tail
 from .look_alikes import look_alikes
+from .marked import Marked
 from .named import NAMES, default_root, has_test, load
 from .noise import NOISES, corrupt
 from .own import is_own, read
+from .pasted import pasted_digits
 from .pictures import Preparation
-from .split import Splits, split
+from .split import Splits, some, split
 
 __all__ = [
+    "ANIMALS_AND_VEHICLES",
     "NAMES",
     "NOISES",
+    "PALETTE",
+    "WOODS_AND_OPEN",
     "LabelledImages",
+    "Marked",
     "Preparation",
     "Splits",
+    "coloured_digits",
     "corrupt",
     "default_root",
     "has_test",
@@ -22,6 +32,10 @@ __all__ = [
     "load",
     "long_tail",
     "look_alikes",
+    "pasted_digits",
+    "photo_crops",
     "read",
+    "some",
     "split",
+    "swapped_backgrounds",
 ]

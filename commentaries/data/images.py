@@ -77,6 +77,15 @@ class LabelledImages:
         """What example `row` is called: its file, else the set's name and the row."""
         return self.files[row] if self.files else f"{self.name}/{row}"
 
+    @property
+    def names(self) -> list[str]:
+        """What each example is called."""
+        return [self.file(row) for row in range(len(self))]
+
+    def named(self) -> LabelledImages:
+        """The same with a name for each example, which it keeps in every part."""
+        return self if self.files else replace(self, files=tuple(self.names))
+
     def rows(self, index: Tensor) -> LabelledImages:
         """The examples at some positions, in that order.
 

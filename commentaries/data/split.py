@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, check_not_negative, check_positive
+from .images import LabelledImages
 
 
 class Splits(NamedTuple):
@@ -101,6 +102,22 @@ def proportional(y: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
         place[own] = (torch.arange(len(own), dtype=torch.float64) + 0.5) / len(own)
     order = place.argsort(stable=True)
     return rows[order[:size].sort().values], rows[order[size:].sort().values]
+
+
+def some(images: LabelledImages, size: int | None, *, seed: int) -> LabelledImages:
+    """So many of the examples, classes in proportion; all without a number.
+
+    Raises:
+        BadInput: There are fewer.
+    """
+    if size is None or size == len(images):
+        return images
+    if size > len(images):
+        raise BadInput(
+            f"{size} examples are asked for, and {images.name} has {len(images)}. Ask for fewer."
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images.rows(proportional(images.y, order, size)[0])
 
 
 def _alternating(labels: Tensor) -> Tensor:
