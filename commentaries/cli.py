@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,8 +15,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from .cleaning.config import read_job
-from .cleaning.job import SPLITS, prepare_again, run
+from .cleaning.job import SPLITS, prepare_again, read_job, run
 from .cleaning.learner import Settings
 from .cleaning.options import Job
 from .cleaning.prepared import Prepared, prepare
@@ -26,17 +25,41 @@ from .cleaning.teach import teach
 from .cleaning.weights_table import most_distrusted, read_weights
 from .errors import CommentariesError
 from .report import text_table
-from .report.terminal import describe, result_text, scores_table, short_metrics
+from .report.lesson_page import write_lesson_page
+from .report.terminal import (
+    describe,
+    describe_lesson,
+    lesson_table,
+    lesson_text,
+    result_text,
+    scores_table,
+    short_metrics,
+)
 from .report.weights_page import write_weights_page
-from .training import RunFolder, default_path
+from .teaching import job as lessons
+from .teaching.options import LessonJob, MasksJob, MixupJob
+from .teaching.options import Settings as LessonSettings
+from .training import Recipe, RunFolder, default_path
+from .training.config import read_config
 
 SKIPPED_SHOWN = 10
 
 Preset = Literal["default", "smoke"]
 
-PRESETS: dict[str, Job] = {
-    "default": Job(),
-    "smoke": Job(controls="none", settings=Settings(steps=60, warm_up=5, refresh_every=10)),
+AnyJob = Job | MixupJob | MasksJob
+
+KINDS: dict[str, type[AnyJob]] = {"weights": Job, "mixup": MixupJob, "masks": MasksJob}
+"""What a run may be, by the ``kind`` in its configuration."""
+
+_BRIEF: dict[str, Any] = {
+    "controls": "none",
+    "settings": LessonSettings(steps=40, warm_up=5),
+    "recipe": Recipe(steps=60, weight_decay=5e-4),
+}
+SMOKE: dict[str, AnyJob] = {
+    "weights": Job(controls="none", settings=Settings(steps=60, warm_up=5, refresh_every=10)),
+    "mixup": MixupJob(**_BRIEF),
+    "masks": MasksJob(data="digits_on_photos", **_BRIEF),
 }
 
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -54,6 +77,40 @@ class LearnWeights:
     """
 
     job: Annotated[Job, tyro.conf.arg(name="")] = field(default_factory=Job)
+    out: Path | None = None
+    preset: Preset = "default"
+
+
+@dataclass(frozen=True)
+class LearnMixup:
+    """Learn in which ratio examples of two classes are mixed, and train a student so.
+
+    Attributes:
+        job: What to do.
+        out: The run's folder, missing or empty; runs/mixup-DATE if not given.
+        preset: Where the other options start from: "smoke" takes seconds and proves only that
+            everything works.
+    """
+
+    job: Annotated[MixupJob, tyro.conf.arg(name="")] = field(default_factory=MixupJob)
+    out: Path | None = None
+    preset: Preset = "default"
+
+
+@dataclass(frozen=True)
+class LearnMasks:
+    """Learn where in an image a student should look, and train a student so.
+
+    Attributes:
+        job: What to do. Besides the sets by name, data may be one that is made for masks:
+            digits_on_photos (needs no download), coloured_mnist, pasted_digits, pasted_photos or
+            swapped_backgrounds.
+        out: The run's folder, missing or empty; runs/masks-DATE if not given.
+        preset: Where the other options start from: "smoke" takes seconds and proves only that
+            everything works.
+    """
+
+    job: Annotated[MasksJob, tyro.conf.arg(name="")] = field(default_factory=MasksJob)
     out: Path | None = None
     preset: Preset = "default"
 
@@ -116,7 +173,13 @@ class Review:
     out: Path | None = None
 
 
-Command = LearnWeights | Resume | Inspect | Teach | Review
+Learn = LearnWeights | LearnMixup | LearnMasks
+_LEARN: dict[str, type[Learn]] = {
+    "weights": LearnWeights,
+    "mixup": LearnMixup,
+    "masks": LearnMasks,
+}
+Command = Learn | Resume | Inspect | Teach | Review
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,13 +208,18 @@ def parse(argv: Sequence[str]) -> Command:
         SystemExit: The arguments cannot be understood (2), or help was asked for (0).
     """
     command = _parse(argv, "default")
-    if isinstance(command, LearnWeights) and command.preset != "default":
+    if isinstance(command, Learn) and command.preset != "default":
         return _parse(argv, command.preset)
     return command
 
 
 def _parse(argv: Sequence[str], preset: str) -> Command:
-    topics = tyro.extras.subcommand_type_from_defaults({"weights": LearnWeights(PRESETS[preset])})
+    jobs: dict[str, Any] = {kind: job() for kind, job in KINDS.items()}
+    if preset == "smoke":
+        jobs |= SMOKE
+    topics = tyro.extras.subcommand_type_from_defaults(
+        {kind: learn(jobs[kind]) for kind, learn in _LEARN.items()}
+    )
     learn: Any = Annotated[topics, tyro.conf.subcommand("learn", description="Learn a commentary.")]
     commands: Any = (
         learn
@@ -184,6 +252,8 @@ def _parse(argv: Sequence[str], preset: str) -> Command:
 def _do(command: Command) -> None:
     if isinstance(command, LearnWeights):
         _learn_weights(command)
+    elif isinstance(command, LearnMixup | LearnMasks):
+        _learn_lesson(command)
     elif isinstance(command, Resume):
         _resume(command)
     elif isinstance(command, Inspect):
@@ -209,29 +279,50 @@ def _learn_weights(command: LearnWeights) -> None:
     _finish(job, folder, prepared)
 
 
+def _learn_lesson(command: LearnMixup | LearnMasks) -> None:
+    job = command.job.settled()
+    torch.set_num_threads(job.threads)
+    prepared = lessons.prepare(job)  # what cannot work is refused before there is a folder
+    folder = RunFolder.create(command.out or default_path(job.kind), job, device=job.device)
+    _finish_lesson(job, folder, prepared)
+
+
 def _resume(command: Resume) -> None:
     folder = RunFolder.open(command.run)
-    job = read_job(folder)
+    job = read_config(folder, KINDS)
     torch.set_num_threads(job.threads)
     if not _is_finished(folder):
-        _finish(job, folder, prepare_again(job, folder))
+        if isinstance(job, Job):
+            _finish(job, folder, prepare_again(job, folder))
+        else:
+            _finish_lesson(job, folder, lessons.prepare_again(job, folder))
         return
     print(f"The run {folder.path} is already finished.")
     if not (folder.path / "report.html").exists():
-        print(f"Wrote {write_weights_page(folder, job, prepare_again(job, folder))}.")
+        print(f"Wrote {_write_page(folder, job)}.")
+
+
+def _write_page(folder: RunFolder, job: AnyJob) -> Path:
+    if isinstance(job, Job):
+        return write_weights_page(folder, job, prepare_again(job, folder))
+    return write_lesson_page(folder, job, lessons.prepare_again(job, folder))
 
 
 def _inspect(command: Inspect) -> None:
     folder = RunFolder.open(command.run)
-    job, metrics = read_job(folder), folder.metrics()
+    job, metrics = read_config(folder, KINDS), folder.metrics()
     taken = metrics[-1]["step"] + 1 if metrics else 0
-    print(f"{folder.path}: {describe(job, folder)}")
+    about = describe(job, folder) if isinstance(job, Job) else describe_lesson(job, folder)
+    print(f"{folder.path}: {about}")
     print(f"{taken} of {job.settings.steps} steps")
     if metrics:
         last = short_metrics(metrics[-1])
         print("last step: " + ", ".join(f"{name} {value}" for name, value in last.items()))
     if not _is_finished(folder):
         print(f"not finished; go on with: commentaries resume {folder.path}")
+        return
+    if not isinstance(job, Job):
+        print(lesson_text(job, folder))
         return
     print(result_text(folder))
     print("The most distrusted:\n")
@@ -242,17 +333,15 @@ def _inspect(command: Inspect) -> None:
 
 def _teach(command: Teach) -> None:
     folder = RunFolder.open(command.run)
-    job = read_job(folder)
+    job = read_config(folder, KINDS)
     torch.set_num_threads(job.threads)
-    found = teach(
-        job,
-        folder,
-        command.student,
-        seed=command.seed,
-        steps=command.steps,
-        on_method=_say_method,
-    )
-    print(scores_table(found))
+    name, seed, steps = command.student, command.seed, command.steps
+    if isinstance(job, Job):
+        found = teach(job, folder, name, seed=seed, steps=steps, on_method=_say_method)
+        print(scores_table(found))
+    else:
+        found = lessons.teach(job, folder, name, seed=seed, steps=steps, on_method=_say_method)
+        print(lesson_table(found["methods"]))
 
 
 def _review(command: Review) -> None:
@@ -266,7 +355,30 @@ def _review(command: Review) -> None:
 
 def _finish(job: Job, folder: RunFolder, prepared: Prepared) -> None:
     """Takes a run from wherever it is to its report."""
-    _say_skipped(prepared)
+    _say_skipped(prepared.skipped)
+    with _shown(job, folder) as said:
+        run(job, folder, prepared, **said)
+        page = write_weights_page(folder, job, prepared)
+    print(result_text(folder))
+    print(
+        f"All weights: {folder.path / 'weights.csv'}. Images to keep: "
+        f"{folder.path / 'cleaned.txt'}. Report: {page}."
+    )
+
+
+def _finish_lesson(job: LessonJob, folder: RunFolder, prepared: lessons.Prepared) -> None:
+    """Takes a run on mixing or masks from wherever it is to its report."""
+    _say_skipped(prepared.parts.skipped)
+    with _shown(job, folder) as said:
+        lessons.run(job, folder, prepared, **said)
+        page = write_lesson_page(folder, job, prepared)
+    print(lesson_text(job, folder))
+    print(f"Report: {page}.")
+
+
+@contextlib.contextmanager
+def _shown(job: Job | LessonJob, folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """Progress on the screen while a run goes on, and how to go on where it is interrupted."""
     print(f"run folder: {folder.path}", file=sys.stderr)
     try:
         with tqdm(total=job.settings.steps, disable=None, unit="step") as bar:
@@ -279,16 +391,10 @@ def _finish(job: Job, folder: RunFolder, prepared: Prepared) -> None:
                 bar.close()
                 _say_method(name)
 
-            run(job, folder, prepared, on_step=on_step, on_method=on_method)
-        page = write_weights_page(folder, job, prepared)
+            yield {"on_step": on_step, "on_method": on_method}
     except KeyboardInterrupt:
         print(f"\nStopped. Go on with: commentaries resume {folder.path}", file=sys.stderr)
         raise
-    print(result_text(folder))
-    print(
-        f"All weights: {folder.path / 'weights.csv'}. Images to keep: "
-        f"{folder.path / 'cleaned.txt'}. Report: {page}."
-    )
 
 
 def _is_finished(folder: RunFolder) -> bool:
@@ -299,10 +405,10 @@ def _say_method(name: str) -> None:
     print(f"training: {name.replace('_', ' ')}", file=sys.stderr)
 
 
-def _say_skipped(prepared: Prepared) -> None:
-    for text in prepared.skipped[:SKIPPED_SHOWN]:
+def _say_skipped(skipped: Sequence[str]) -> None:
+    for text in skipped[:SKIPPED_SHOWN]:
         print(f"warning: {text}", file=sys.stderr)
-    more = len(prepared.skipped) - SKIPPED_SHOWN
+    more = len(skipped) - SKIPPED_SHOWN
     if more > 0:
         print(f"warning: {more:,} more images were left out; see {SPLITS}.", file=sys.stderr)
 

@@ -20,7 +20,8 @@ from short import shorten
 
 from commentaries import cli
 from commentaries.cleaning import controls, methods
-from commentaries.cleaning.config import read_job
+from commentaries.cleaning.job import read_job
+from commentaries.cleaning.options import Job
 from commentaries.cleaning.weights_table import read_weights
 from commentaries.errors import BadInput
 from commentaries.training import RunFolder
@@ -156,12 +157,13 @@ def test_a_run_goes_to_runs_unless_told(capsys, tmp_path, monkeypatch):
 def test_a_preset_changes_the_defaults_of_the_other_options():
     smoke = cli.parse([*LEARN, "--preset", "smoke", "--seed", "4", "--settings.lr", "0.05"])
     assert isinstance(smoke, cli.LearnWeights)
-    expected = cli.PRESETS["smoke"]
+    expected = cli.SMOKE["weights"]
+    assert isinstance(expected, Job)
     settings = replace(expected.settings, lr=0.05)
     assert smoke.job == replace(expected, seed=4, settings=settings)
     plain = cli.parse(LEARN)
     assert isinstance(plain, cli.LearnWeights)
-    assert plain.job == cli.PRESETS["default"]
+    assert plain.job == Job()
 
 
 def test_cues_are_chosen_by_name():

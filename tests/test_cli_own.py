@@ -16,7 +16,7 @@ from short import shorten
 
 from commentaries import cli
 from commentaries.cleaning import controls, methods, untrusted
-from commentaries.cleaning.config import read_job
+from commentaries.cleaning.job import read_job
 from commentaries.cleaning.weights_table import read_weights
 from commentaries.training import RunFolder
 

@@ -16,7 +16,7 @@ LAYERS = [
     ["hypergradient", "commentary", "networks"],
     ["fewshot", "landscape", "data"],
     ["training"],
-    ["cleaning"],
+    ["cleaning", "teaching"],
     ["report"],
     ["cli"],
 ]

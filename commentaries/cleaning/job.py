@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 import torch
 
 from ..commentary import effective_sample_size
+from ..data.record import check_unchanged
 from ..errors import BadRun
 from ..student import Student
 from ..training import RunFolder, StepResult, TrainState
+from ..training.config import read_config
+from ..training.recorded import Metrics, diagnostics, resumed, take
+from ..training.students import student_for
 from . import controls
 from .cues import Evidence
 from .final import Verdict, conclude
@@ -21,12 +25,10 @@ from .precision import Advice, advise
 from .prepared import (
     Prepared,
     assemble,
-    check_unchanged,
     prepare,
     recipe_for,
     settings_for,
     splits,
-    student_for,
 )
 from .sources import Sources, gather
 from .task import Task
@@ -68,6 +70,11 @@ class Finished(NamedTuple):
     def task(self) -> Task:
         """The examples."""
         return self.prepared.task
+
+
+def read_job(folder: RunFolder) -> Job:
+    """The configuration of a run of the main job: see `read_config`."""
+    return read_config(folder, {"weights": Job})
 
 
 def make_task(job: Job) -> Task:
@@ -116,7 +123,7 @@ def prepare_again(job: Job, folder: RunFolder, sources: Sources | None = None) -
         return assemble(job, sources or gather(job))
     written = folder.read_json(SPLITS)
     prepared = assemble(job, sources or gather(job), chosen=written.get("trusted"))
-    check_unchanged(prepared, written, job.data)
+    check_unchanged(splits(prepared), written, job.data)
     return prepared
 
 
@@ -125,7 +132,7 @@ def run(
     folder: RunFolder,
     prepared: Prepared | None = None,
     *,
-    on_step: Callable[[int, dict[str, float | None]], None] | None = None,
+    on_step: Callable[[int, Metrics], None] | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> Finished:
     """Does the whole job, or goes on from the folder's last checkpoint.
@@ -145,15 +152,17 @@ def run(
         folder.write_json(SPLITS, splits(prepared))
     task = prepared.task
     learner = make_learner(job, task, prepared.student)
-    state = _resumed(job, folder, learner)
-    for result in learner.steps(state):
-        state = result.state
-        metrics = _metrics(learner, result)
-        folder.log(state.step - 1, **metrics, **_weights(learner, state))
-        if on_step is not None:
-            on_step(state.step, metrics)
-        if state.step % job.checkpoint_every == 0 or state.step == job.settings.steps:
-            folder.save_checkpoint(state)
+    state = _started(job, folder, learner)
+    state = take(
+        folder,
+        state,
+        learner.steps(state),
+        last=job.settings.steps,
+        checkpoint_every=job.checkpoint_every,
+        metrics=lambda result: _metrics(learner, result),
+        more=lambda state: _weights(learner, state),
+        on_step=on_step,
+    )
     learned = learner.learned(state)
     if on_method is not None:
         on_method("ours")
@@ -225,35 +234,19 @@ def scores(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _resumed(job: Job, folder: RunFolder, learner: Learner) -> TrainState:
-    state = learner.start()
+def _started(job: Job, folder: RunFolder, learner: Learner) -> TrainState:
     if job.corrections and not folder.checkpoint.exists():
         raise BadRun(
             f"The review {folder.path} was stopped before it began. Remove the folder and run "
             "commentaries review once more."
         )
-    if folder.checkpoint.exists():
-        state = folder.load_checkpoint(state)
-        folder.warn_if_threads_differ()
-    folder.rewind(state.step)
-    return state
+    return resumed(folder, learner.start())
 
 
-def _metrics(learner: Learner, result: StepResult) -> dict[str, float | None]:
-    """One line of ``metrics.jsonl``: means over the students."""
-
-    def mean(name: str) -> float | None:
-        values = [each.get(name) for each in result.diagnostics]
-        known = [float(value) for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
-    return {
-        "loss": mean("inner_loss"),
-        "outer_loss": float(result.outer_loss),
-        "stationarity": mean("stationarity"),
-        "relative_residual": mean("relative_residual"),
-        "effective_sample_size": learner.batch_sample_size(result.state),
-    }
+def _metrics(learner: Learner, result: StepResult) -> Metrics:
+    """One line of ``metrics.jsonl``."""
+    share = learner.batch_sample_size(result.state)
+    return {**diagnostics(result), "effective_sample_size": share}
 
 
 def _weights(learner: Learner, state: TrainState) -> dict[str, Any]:

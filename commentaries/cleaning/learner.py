@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -37,7 +36,7 @@ from ..networks import cbr
 from ..problem import Bilevel
 from ..solvers import Neumann
 from ..student import Student
-from ..training import Schedule, StepResult, TrainState, log_probabilities, start, train
+from ..training import Schedule, StepResult, TrainState, log_probabilities, order, start, train
 from ..types import Batch, Params
 from .cues import CUES, CueName, Evidence, of_label
 from .task import Task
@@ -173,7 +172,7 @@ class Learner:
             self.settings.weight_decay,
         )
         self._outer_optimizer = Adam(self.settings.outer_lr)
-        self._orders = lru_cache(maxsize=2)(self._order)
+        self._drawn = order(task.size, self.settings.batch, seed=seed)
 
     def start(self) -> TrainState:
         """The state before the first step."""
@@ -340,13 +339,3 @@ class Learner:
     def _batch(self, index: Tensor, step: int) -> Batch:
         progress = min(step / (self.settings.steps * self.settings.inner_steps), 1.0)
         return Batch(self.task.x[index], self.task.y[index], index, progress, seed=step)
-
-    def _drawn(self, step: int) -> Tensor:
-        """The training examples of a step: a function of the step alone, so that runs resume."""
-        batch = min(self.settings.batch, self.task.size)
-        epoch, place = divmod(step, self.task.size // batch)
-        return self._orders(epoch)[place * batch : (place + 1) * batch]
-
-    def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch + 1)
-        return torch.randperm(self.task.size, generator=generator)

@@ -62,6 +62,7 @@ class Job:
             networks and a quarter for all others.
         corrections: (file, right label) of examples that a person has looked at, "" for those to
             drop; see `commentaries review`.
+        kind: What a run of this job is called.
     """
 
     data: str = "digits"
@@ -88,6 +89,7 @@ class Job:
     recipe: Recipe = field(default_factory=lambda: Recipe(passes=8))
     lr_scale: float | None = None
     corrections: Annotated[tuple[tuple[str, str], ...], Suppress] = ()
+    kind: Annotated[Literal["weights"], Suppress] = "weights"
 
     def __post_init__(self) -> None:
         if self.controls not in get_args(Controls):

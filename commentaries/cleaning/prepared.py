@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import LabelledImages
-from ..errors import BadInput, BadRun
-from ..networks import backbone, build, embed
+from ..data.record import record
+from ..errors import BadInput
+from ..networks import backbone, embed
 from ..student import Student
 from ..training import Recipe
+from ..training.students import check_device, rate_scale, student_for
 from .learner import Settings
 from .options import Job
-from .sources import Sources, TrustedFrom, checked_of, gather, names, without
+from .sources import Sources, TrustedFrom, checked_of, gather, without
 from .task import Task
 from .untrusted import choose_trusted
 from .weights_table import Checked
-
-LINEAR = "linear"
-"""The network on features."""
 
 FEATURE_NORM = 5.0
 """Root mean square length of the features of a backbone, which a linear head then learns well."""
@@ -102,29 +100,6 @@ def assemble(job: Job, sources: Sources, *, chosen: Iterable[str] | None = None)
     return Prepared(task, student, pictures, fair, sources.trusted_from, checked, sources.skipped)
 
 
-def student_for(train: LabelledImages, name: str | None = None) -> Student:
-    """A network for some images, or a linear one for features.
-
-    Args:
-        train: The training examples; all networks but small_cnn normalise by their channels.
-        name: See `Job.student`.
-
-    Raises:
-        BadInput: An unknown name, or images that the network does not take.
-    """
-    outputs = len(train.classes)
-    name = network_name(train, name)
-    if train.x.dim() == 2:
-        inputs = train.x.shape[1]
-        return Student(lambda: nn.Linear(inputs, outputs))
-    channels, size = train.x.shape[1:3]
-    if name == "small_cnn":
-        return Student(lambda: build(name, outputs, channels=channels, size=size))
-    mean = train.x.mean((0, 2, 3)).tolist()
-    std = train.x.std((0, 2, 3), correction=0).clamp_min(1e-3).tolist()
-    return Student(lambda: build(name, outputs, channels=channels, size=size, mean=mean, std=std))
-
-
 def settings_for(job: Job, train: LabelledImages) -> Settings:
     """The settings of a job with the learning rate of its network."""
     return replace(job.settings, lr=_lr_scale(job, train, job.student) * job.settings.lr)
@@ -135,67 +110,15 @@ def recipe_for(job: Job, train: LabelledImages, name: str | None = None) -> Reci
     return replace(job.recipe, lr=_lr_scale(job, train, name or job.student) * job.recipe.lr)
 
 
-def network_name(train: LabelledImages, name: str | None) -> str:
-    """The name of the network for some images or features: the one asked for, or a fitting one."""
-    if train.x.dim() == 4:
-        return name or ("small_cnn" if train.x.shape[2] < 16 else "conv2")
-    if name not in (None, LINEAR):
-        raise BadInput(
-            f"The student is {name!r}, but with a backbone it is a linear layer on the features. "
-            "Leave the student out, or the backbone."
-        )
-    return LINEAR
-
-
 def _lr_scale(job: Job, train: LabelledImages, name: str | None) -> float:
-    if job.lr_scale is not None:
-        return job.lr_scale
-    return 1.0 if network_name(train, name) in ("small_cnn", LINEAR) else 0.25
+    return job.lr_scale or rate_scale(train, name)
 
 
 def splits(prepared: Prepared) -> dict[str, Any]:
-    """The content of ``splits.json``: which examples were training, trusted and test.
-
-    ``labels`` is the SHA-256 of all their labels. Retraining can leave out the trusted examples,
-    by which the weights were judged.
-    """
+    """The content of ``splits.json``: which examples were training, trusted and test."""
     task = prepared.task
     parts = {"train": task.train, "trusted": task.trusted, "test": task.test}
-    digest = hashlib.sha256()
-    for images in parts.values():
-        digest.update(b"-" if images is None else images.y.cpu().numpy().tobytes())
-    return {
-        "trusted_from": prepared.trusted_from,
-        **{name: [] if images is None else names(images) for name, images in parts.items()},
-        "labels": digest.hexdigest(),
-        "skipped": list(prepared.skipped),
-    }
-
-
-def check_unchanged(prepared: Prepared, written: dict[str, Any], data: str) -> None:
-    """Refuses to go on with data that are not those with which a run began.
-
-    Raises:
-        BadRun: Examples or labels differ from its ``splits.json``.
-    """
-    present = splits(prepared)
-    changed = [name for name in present if present[name] != written.get(name)]
-    if changed:
-        raise BadRun(
-            f"The data {data} have changed since this run began ({', '.join(changed)}). Restore "
-            "them, or start a new run."
-        )
-
-
-def check_device(name: str) -> None:
-    """Refuses a device that torch does not know or this machine does not have."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(
-            f"There is no device {name!r} here ({str(error).splitlines()[0].rstrip('.')}). "
-            "Use cpu, or cuda on a machine that has one."
-        ) from error
+    return record(parts, skipped=prepared.skipped, trusted_from=prepared.trusted_from)
 
 
 def joined(first: LabelledImages, second: LabelledImages) -> LabelledImages:
@@ -204,7 +127,7 @@ def joined(first: LabelledImages, second: LabelledImages) -> LabelledImages:
         first,
         x=torch.cat([first.x, second.x]),
         y=torch.cat([first.y, second.y]),
-        files=(*names(first), *names(second)),
+        files=(*first.names, *second.names),
     )
 
 
@@ -212,7 +135,7 @@ def _corrected(
     train: LabelledImages, corrections: dict[str, str]
 ) -> tuple[Tensor, LabelledImages, tuple[Checked, ...]]:
     """The rows that stay in the training set, and the examples that a person has labelled."""
-    place = {name: row for row, name in enumerate(names(train))}
+    place = {name: row for row, name in enumerate(train.names)}
     unknown = [file for file in corrections if file not in place]
     if unknown:
         raise BadInput(
@@ -232,7 +155,7 @@ def _agreed(
     """Positions of the training examples that stand in for trusted ones."""
     if chosen is None:
         return choose_trusted(train, student, seed=job.seed, recipe=recipe_for(job, train))
-    place = {name: row for row, name in enumerate(names(train))}
+    place = {name: row for row, name in enumerate(train.names)}
     return torch.tensor([place[file] for file in chosen if file in place], dtype=torch.int64)
 
 

@@ -21,7 +21,7 @@ from ..training import RunFolder, TrainState
 from .job import make_learner, prepare_again
 from .options import Job
 from .prepared import Prepared, assemble
-from .sources import gather, names
+from .sources import gather
 from .trusted_list import labels_of
 
 REVIEW = "review.json"
@@ -107,7 +107,7 @@ def corrections(accepted: Path, train: LabelledImages) -> tuple[dict[str, str], 
     Raises:
         BadInput: See `review`.
     """
-    rows = {name: row for row, name in enumerate(names(train))}
+    rows = {name: row for row, name in enumerate(train.names)}
     also = () if set(DROP) & set(train.classes) else DROP
     found = labels_of(accepted, rows, train.classes, also=also)
     found = {file: "" if label in also else label for file, label in found.items()}

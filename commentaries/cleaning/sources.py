@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data import LabelledImages, Preparation, corrupt, has_test, load, read, split
-from ..data.split import proportional
+from ..data import LabelledImages, Preparation, corrupt, has_test, load, read, some, split
 from ..errors import BadInput
 from . import trusted_list
 from .options import Job
@@ -54,14 +53,9 @@ def gather(job: Job) -> Sources:
     return _own(job) if job.is_own else _by_name(job)
 
 
-def names(images: LabelledImages) -> list[str]:
-    """What each example is called."""
-    return [images.file(row) for row in range(len(images))]
-
-
 def _by_name(job: Job) -> Sources:
     """A set by name: its parts are drawn, and the training labels made wrong."""
-    images = _named(load(job.data, root=job.root, download=job.download))
+    images = load(job.data, root=job.root, download=job.download).named()
     default = DIGITS if job.data == "digits" else {}
     trusted = job.trusted or max(TRUSTED, len(images.classes))
     assert isinstance(trusted, int)
@@ -72,7 +66,7 @@ def _by_name(job: Job) -> Sources:
     parts = split(images.y, train=train, trusted=trusted, test=test, seed=job.seed)
     if apart:
         held = load(job.data, "test", root=job.root, download=job.download)
-        held = _some(_named(replace(held, name=f"{held.name}-test")), job.test, job.seed)
+        held = some(replace(held, name=f"{held.name}-test").named(), job.test, seed=job.seed)
     else:
         held = images.rows(parts.test)
     given, truth = _with_noise(job, images.rows(parts.train))
@@ -142,7 +136,7 @@ def _own_train(job: Job, skipped: list[str]) -> tuple[LabelledImages, Preparatio
         skip_unreadable=job.skip_unreadable,
         on_skip=skipped.append,
     )
-    return _some(_named(images), job.train, job.seed), preparation
+    return some(images.named(), job.train, seed=job.seed), preparation
 
 
 def _with_noise(job: Job, train: LabelledImages) -> tuple[LabelledImages, Tensor | None]:
@@ -168,26 +162,8 @@ def checked_of(images: LabelledImages, labels: Tensor) -> tuple[Checked, ...]:
         labels: (n,) the right ones.
     """
     classes = images.classes
-    pairs = zip(names(images), images.y.tolist(), labels.tolist(), strict=True)
+    pairs = zip(images.names, images.y.tolist(), labels.tolist(), strict=True)
     return tuple(Checked(file, classes[given], classes[right]) for file, given, right in pairs)
-
-
-def _named(images: LabelledImages) -> LabelledImages:
-    """The same with a name for each example, which it keeps in every part."""
-    return images if images.files else replace(images, files=tuple(names(images)))
-
-
-def _some(images: LabelledImages, size: int | Path | None, seed: int) -> LabelledImages:
-    """So many of the examples, classes in proportion; all without a number."""
-    assert not isinstance(size, Path)
-    if size is None or size == len(images):
-        return images
-    if size > len(images):
-        raise BadInput(
-            f"{size} examples are asked for, and {images.name} has {len(images)}. Ask for fewer."
-        )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images.rows(proportional(images.y, order, size)[0])
 
 
 def without(rows: Tensor, size: int) -> Tensor:

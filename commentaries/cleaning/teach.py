@@ -8,12 +8,13 @@ from typing import Any
 
 from ..errors import BadInput, BadRun
 from ..training import RunFolder
+from ..training.students import network_name
 from . import controls
 from .final import conclude
 from .job import make_learner, make_student, prepare_again, scores
 from .methods import Outcome
 from .options import Job
-from .prepared import network_name, recipe_for
+from .prepared import recipe_for
 
 BESIDE = ("unweighted", "shuffled_weights", "constant_weight", "oracle")
 

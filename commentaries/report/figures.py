@@ -39,13 +39,13 @@ def weight_histogram(weights: np.ndarray, wrong: np.ndarray | None = None) -> Fi
             f"A histogram needs finite weights of shape (n,), n > 0; got {weights.shape}. "
             "Pass one finite weight per example."
         )
-    figure = _figure(WIDTH * 0.75, 3.0)
+    figure = new_figure(WIDTH * 0.75, 3.0)
     axes = figure.subplots()
     span = (min(0.0, float(weights.min())), max(1.0, float(weights.max())))
     bins = np.linspace(*span, 1 + min(40, max(10, round(math.sqrt(weights.size)))))
     if wrong is None:
         axes.hist(weights, bins=bins.tolist(), color=BLUE, edgecolor="white", linewidth=0.4)
-        _label(axes, x="weight", y="examples")
+        label_axes(axes, x="weight", y="examples")
     else:
         wrong = np.asarray(wrong, dtype=bool)
         if wrong.shape != weights.shape:
@@ -62,7 +62,7 @@ def weight_histogram(weights: np.ndarray, wrong: np.ndarray | None = None) -> Fi
             text = f"{name} ({group.size:,})"
             axes.stairs(heights, bins, fill=True, color=colour, alpha=0.4)
             axes.stairs(heights, bins, color=colour, linewidth=1.5, label=text)
-        _label(axes, x="weight", y="% of each group")
+        label_axes(axes, x="weight", y="% of each group")
         axes.legend(frameon=False, fontsize=TEXT, labelcolor=INK, loc="best")
     axes.set_xlim(*span)
     return figure
@@ -97,10 +97,10 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     curves = {key: _curve(metrics, key) for panel in _PANELS for key, _, _ in panel.keys}
     panels = [panel for panel in _PANELS if any(curves[key][0].size for key, _, _ in panel.keys)]
     if not panels:
-        figure = _figure(WIDTH / 2, 1.0)
+        figure = new_figure(WIDTH / 2, 1.0)
         figure.text(0.5, 0.5, "No metrics were recorded.", ha="center", color=GREY, size=TEXT)
         return figure
-    figure = _figure(max(WIDTH * len(panels) / 4, WIDTH / 2), 2.5)
+    figure = new_figure(max(WIDTH * len(panels) / 4, WIDTH / 2), 2.5)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         drawn = [entry for entry in panel.keys if curves[entry[0]][0].size]
         logarithmic = panel.logarithmic and all((curves[key][1] > 0).all() for key, _, _ in drawn)
@@ -119,7 +119,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
             axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="best")
         axes.set_title(panel.title, loc="left", fontsize=TITLE, color=INK)
         axes.locator_params(axis="x", nbins=4)
-        _label(axes, x="step")
+        label_axes(axes, x="step")
     return figure
 
 
@@ -137,7 +137,7 @@ def weights_over_training(metrics: Sequence[Mapping[str, Any]]) -> Figure | None
     rows = [row for row in metrics if row.get("weights")]
     if not rows:
         return None
-    figure = _figure(WIDTH * 0.75, 3.0)
+    figure = new_figure(WIDTH * 0.75, 3.0)
     axes = figure.subplots()
     for key, name, colour in (
         ("all", "", BLUE),
@@ -152,7 +152,7 @@ def weights_over_training(metrics: Sequence[Mapping[str, Any]]) -> Figure | None
         axes.fill_between(step, low, high, color=colour, alpha=0.25, linewidth=0)
         marker = "o" if len(points) == 1 else None
         axes.plot(step, median, color=colour, linewidth=1.6, marker=marker, label=name)
-    _label(axes, x="step", y="weight")
+    label_axes(axes, x="step", y="weight")
     axes.set_ylim(0, 1)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=TEXT, labelcolor=INK, loc="best")
@@ -176,7 +176,7 @@ def precision_curve(
     count, value, low, high = (
         np.asarray(estimate[name], dtype=np.float64) for name in ("first", "value", "low", "high")
     )
-    figure = _figure(WIDTH * 0.75, 3.0)
+    figure = new_figure(WIDTH * 0.75, 3.0)
     axes = figure.subplots()
     axes.fill_between(count, 100 * low, 100 * high, color=BLUE, alpha=0.18, linewidth=0)
     axes.plot(count, 100 * value, color=BLUE, linewidth=1.6, label="estimated")
@@ -188,7 +188,7 @@ def precision_curve(
     if first:
         axes.axvline(first, color=INK, linewidth=0.9, linestyle=(0, (2, 3)))
         axes.text(first, 102, f"{first:,}", ha="center", va="bottom", fontsize=SMALL, color=INK)
-    _label(axes, x="the most suspicious, so many", y="% wrong among them")
+    label_axes(axes, x="the most suspicious, so many", y="% wrong among them")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_ylim(0, 101)
@@ -226,7 +226,7 @@ def method_comparison(
         triples,
         key=lambda name: sign * triples[name][0] if math.isfinite(triples[name][0]) else math.inf,
     )
-    figure = _figure(WIDTH * 0.75, 0.8 + 0.27 * len(names))
+    figure = new_figure(WIDTH * 0.75, 0.8 + 0.27 * len(names))
     axes = figure.subplots()
     for row, name in enumerate(names):
         mean, low, high = triples[name]
@@ -252,7 +252,7 @@ def method_comparison(
             fontsize=TEXT,
             fontweight="bold" if is_ours else "normal",
         )
-    _label(axes, x=label)
+    label_axes(axes, x=label)
     axes.set_yticks(range(len(names)), names, parse_math=False)  # a name may contain dollars
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set(size=TEXT, color=BLUE if name == highlight else INK)
@@ -265,11 +265,12 @@ def method_comparison(
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in the common style, its sides in inches."""
     return Figure(figsize=(width, height), dpi=200, layout="constrained", facecolor="white")
 
 
-def _label(axes: Axes, *, x: str, y: str = "") -> None:
+def label_axes(axes: Axes, *, x: str, y: str = "") -> None:
     """Axis labels and the common style; text is taken literally, not as mathematics."""
     axes.set_xlabel(x, fontsize=TEXT, color=INK, parse_math=False)
     axes.set_ylabel(y, fontsize=TEXT, color=INK, parse_math=False)

@@ -7,7 +7,9 @@ from typing import Any
 from ..cleaning.job import SPLITS
 from ..cleaning.options import Job
 from ..cleaning.review import REVIEW, sentence
+from ..teaching.options import LessonJob, MixupJob
 from ..training import RunFolder
+from .lesson_page import Methods, lesson_finding, method_table
 from .tables import text_table
 from .weights_page import COLUMNS, Scores, finding, has_scores, method_rows
 
@@ -29,6 +31,28 @@ def describe(job: Job, folder: RunFolder) -> str:
     if job.noise_kind != "none":
         text += f", {job.noise_kind} noise at {job.rate:g}"
     return f"{text}, seed {job.seed}, score {job.settings.score!r}, controls {job.controls!r}"
+
+
+def describe_lesson(job: LessonJob, folder: RunFolder) -> str:
+    """What a run on mixing or masks works on, in a line."""
+    text = f"{'mixing' if isinstance(job, MixupJob) else 'masks'}, {job.data}"
+    if (folder.path / SPLITS).exists():
+        parts = folder.read_json(SPLITS)
+        text += ", " + ", ".join(
+            f"{len(parts[name]):,} {name}" for name in ("train", "validation", "test")
+        )
+    return f"{text} examples, seed {job.seed}, controls {job.controls!r}"
+
+
+def lesson_text(job: LessonJob, folder: RunFolder) -> str:
+    """What a finished run on mixing or masks found."""
+    result = folder.read_json("result.json")
+    return f"{lesson_table(result['methods'])}\n\n{lesson_finding(job, result)}"
+
+
+def lesson_table(methods: Methods) -> str:
+    """Every method and its scores."""
+    return text_table(*method_table(methods))
 
 
 def result_text(folder: RunFolder) -> str:

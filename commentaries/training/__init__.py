@@ -1,7 +1,9 @@
 """Loops over steps, and the run folders that outlive a process."""
 
-from .fit import Examples, Recipe, fit, log_probabilities
+from .augment import flip_crop
+from .fit import Examples, Recipe, fit, follow, log_probabilities
 from .loop import Schedule, StepResult, StudentState, TrainState, start, train
+from .order import order
 from .run_folder import RunFolder, default_path
 
 __all__ = [
@@ -14,7 +16,10 @@ __all__ = [
     "TrainState",
     "default_path",
     "fit",
+    "flip_crop",
+    "follow",
     "log_probabilities",
+    "order",
     "start",
     "train",
 ]

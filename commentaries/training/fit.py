@@ -15,11 +15,12 @@ from torch.nn import functional
 
 from .. import params as p
 from .. import tree
+from ..commentary.lesson import Commentary, Criterion, cross_entropy, taught
 from ..curvature.gradient import plain_gradient
 from ..errors import NonFinite, check_fraction, check_not_negative, check_positive, unknown
 from ..inner import SGD
 from ..student import Student
-from ..types import Batch, Params
+from ..types import Batch, Loss, Params
 from .augment import flip_crop
 
 Augment = Literal["none", "flip_crop"]
@@ -124,10 +125,7 @@ def fit(
     examples = examples.to(device)
     anchors = None if anchors is None else anchors.to(device)
     generator = torch.Generator().manual_seed(seed)
-    theta: Params = tree.map_tensors(lambda leaf: leaf.to(device), student.init(generator))
-    average = theta
-    optimizer = SGD(recipe.lr, recipe.momentum, True, recipe.weight_decay)
-    state = optimizer.init(theta)
+    theta = _drawn(student, generator, device)
     own = examples.weight.mean().clamp_min(torch.finfo(examples.weight.dtype).tiny)
     share = recipe.share if anchors is not None else 0.0
 
@@ -145,17 +143,74 @@ def fit(
         weight = anchors.weight[chosen]
         return value + share * (weight * losses).sum() / weight.sum()
 
-    steps = recipe.steps_for(examples.size)
-    orders = _orders(examples.size, recipe.batch, generator, device)
-    for step, index in enumerate(islice(orders, steps)):
-        x, chosen = examples.x[index], slice(None)
-        if anchors is not None:
-            chosen = _chosen(anchors.size, recipe.anchors, generator, device)
-            x = torch.cat([x, anchors.x[chosen]])
-        if recipe.augment == "flip_crop":
-            x = flip_crop(x, seed=seed * 1_000_003 + step)
-        batch = Batch(x, examples.target[index], index, seed=step)
-        gradient, value = plain_gradient(partial(loss, chosen), theta, {}, batch)
+    def draws() -> Iterator[tuple[Loss, Batch]]:
+        for step, index in enumerate(_orders(examples.size, recipe.batch, generator, device)):
+            x, chosen = examples.x[index], slice(None)
+            if anchors is not None:
+                chosen = _chosen(anchors.size, recipe.anchors, generator, device)
+                x = torch.cat([x, anchors.x[chosen]])
+            x = _augmented(x, recipe, seed, step)
+            yield partial(loss, chosen), Batch(x, examples.target[index], index, seed=step)
+
+    return _descend(theta, {}, draws(), recipe, recipe.steps_for(examples.size), watch)
+
+
+def follow(
+    student: Student,
+    commentary: Commentary,
+    phi: Params,
+    x: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    *,
+    seed: int,
+    criterion: Criterion = cross_entropy,
+) -> Params:
+    """Trains one network from scratch on the lessons of a frozen commentary.
+
+    As `fit`: it computes where x is, and returns the averaged parameters.
+
+    Args:
+        student: The network; its initial parameters are drawn from the seed.
+        commentary: What the student is shown of each batch; ``progress`` of the batches runs from
+            0 to 1.
+        phi: The commentary's parameters, which stay.
+        x: (n, ...) inputs.
+        y: (n,) labels, or whatever targets the commentary reads.
+        recipe: How; there are no anchors.
+        seed: Of the initial parameters, the order and everything random in the lessons.
+        criterion: The losses of the student.
+
+    Raises:
+        NonFinite: The loss is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    theta = _drawn(student, generator, x.device)
+    inner = taught(student, commentary, criterion)
+    steps = recipe.steps_for(len(x))
+
+    def draws() -> Iterator[tuple[Loss, Batch]]:
+        for step, index in enumerate(_orders(len(x), recipe.batch, generator, x.device)):
+            shown = _augmented(x[index], recipe, seed, step)
+            yield inner, Batch(shown, y[index], index, step / steps, seed * 1_000_003 + step)
+
+    return _descend(theta, phi, draws(), recipe, steps)
+
+
+def _descend(
+    theta: Params,
+    phi: Params,
+    draws: Iterator[tuple[Loss, Batch]],
+    recipe: Recipe,
+    steps: int,
+    watch: Callable[[int, Params], None] | None = None,
+) -> Params:
+    """Steps along a cosine schedule, each on its own loss and batch; the averaged parameters."""
+    average = theta
+    optimizer = SGD(recipe.lr, recipe.momentum, True, recipe.weight_decay)
+    state = optimizer.init(theta)
+    for step, (loss, batch) in enumerate(islice(draws, steps)):
+        gradient, value = plain_gradient(loss, theta, phi, batch)
         if not bool(torch.isfinite(value)):
             raise NonFinite(
                 f"The training loss is {float(value)} at step {step}. Lower the learning rate "
@@ -168,6 +223,14 @@ def fit(
         if watch is not None and (step + 1) % 20 == 0:
             watch(step + 1, average)
     return average
+
+
+def _drawn(student: Student, generator: torch.Generator, device: torch.device) -> Params:
+    return tree.map_tensors(lambda leaf: leaf.to(device), student.init(generator))
+
+
+def _augmented(x: Tensor, recipe: Recipe, seed: int, step: int) -> Tensor:
+    return flip_crop(x, seed=seed * 1_000_003 + step) if recipe.augment == "flip_crop" else x
 
 
 def warmed(decay: float, step: int) -> float:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from commentaries.cleaning.config import rebuild
 from commentaries.cleaning.options import Job
 from commentaries.errors import BadInput
 from commentaries.training import RunFolder
+from commentaries.training.config import rebuild
 
 
 def test_noise_is_made_in_sets_by_name_only(tmp_path):

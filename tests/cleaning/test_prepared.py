@@ -16,16 +16,15 @@ from commentaries.cleaning.learner import Settings
 from commentaries.cleaning.options import Job
 from commentaries.cleaning.prepared import (
     assemble,
-    check_unchanged,
-    network_name,
     prepare,
     splits,
-    student_for,
 )
 from commentaries.cleaning.sources import draw_trusted_list, gather
 from commentaries.data import LabelledImages, load
+from commentaries.data.record import check_unchanged
 from commentaries.errors import BadInput, BadRun
 from commentaries.networks import build
+from commentaries.training.students import network_name, student_for
 
 WRONG = {row: (row + 3) % 10 for row in range(0, 60, 10)}
 
@@ -283,11 +282,11 @@ def test_data_that_changed_are_refused(tmp_path):
         settings=Settings(steps=2, warm_up=0, refresh_every=1, batch=32),
     )
     written = splits(prepare(job))
-    check_unchanged(prepare(job), written, "data")
+    check_unchanged(splits(prepare(job)), written, "data")
     one = next((data / "one").iterdir())
     os.rename(one, data / "two" / one.name)
     with pytest.raises(BadRun, match=r"have changed since this run began \(train, labels\)"):
-        check_unchanged(prepare(job), written, "data")
+        check_unchanged(splits(prepare(job)), written, "data")
 
 
 # sets that are not embedded

@@ -15,8 +15,7 @@ from pictures import write_parts
 from short import shorten
 
 from commentaries.cleaning import controls, methods
-from commentaries.cleaning.config import read_job
-from commentaries.cleaning.job import make_learner, prepare_again, run
+from commentaries.cleaning.job import make_learner, prepare_again, read_job, run
 from commentaries.cleaning.learner import Settings
 from commentaries.cleaning.options import Job
 from commentaries.cleaning.review import begin, free_path, review, sentence, warm

@@ -1,29 +1,39 @@
-"""A job from the ``config.json`` that its run has written, taken strictly."""
+"""What a run was asked to do, from its ``config.json``, taken strictly."""
 
 from __future__ import annotations
 
 import contextlib
 import types
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import BadRun
-from ..training import RunFolder
-from .options import Job
+from .run_folder import RunFolder
 
 T = TypeVar("T")
 
 
-def read_job(folder: RunFolder) -> Job:
+def read_config(folder: RunFolder, kinds: Mapping[str, type[T]]) -> T:
     """The configuration of a run.
 
+    Args:
+        folder: Its folder.
+        kinds: The dataclasses it may be, by the ``kind`` that each writes.
+
     Raises:
-        BadRun: It is not JSON, or has other keys or types than `Job`.
+        BadRun: It is not JSON, of another kind, or has other keys or types than its dataclass.
         BadInput: A value is out of range.
     """
+    found = folder.config()
     try:
-        return rebuild(Job, folder.config())
+        if not isinstance(found, dict):
+            raise _Mismatch("it is not an object")
+        kind = found.get("kind")
+        if not isinstance(kind, str) or kind not in kinds:
+            raise _Mismatch(f"its kind is {kind!r}, not one of {', '.join(kinds)}")
+        return rebuild(kinds[kind], found)
     except _Mismatch as mismatch:
         raise BadRun(
             f"{folder.path}/config.json was made by another version or edited: {mismatch}. Use the "
