@@ -24,13 +24,23 @@ class Store:
         labels: The keys that, with the seed, identify what was measured.
         metrics: The keys that hold numbers.
         preset: What was scaled down.
+        device: Where it is measured. The file names every device and version that its
+            measurements are of; where they are to be told apart, a label has to say which.
     """
 
-    def __init__(self, name: str, *, labels: Sequence[str], metrics: Sequence[str], preset: str):
+    def __init__(
+        self,
+        name: str,
+        *,
+        labels: Sequence[str],
+        metrics: Sequence[str],
+        preset: str,
+        device: str = "cpu",
+    ):
         self.path = RESULTS / f"{name}.json"
-        self._labels = tuple(labels)
+        self.labels = tuple(labels)
         self._metrics = tuple(metrics)
-        about = environment.describe()  # now: a commit made during a long run is not what ran
+        about = environment.describe(device)  # now: a commit made during a long run is not what ran
         self._header = {
             "experiment": name,
             "preset": preset,
@@ -40,7 +50,13 @@ class Store:
         }
         self.cells: list[Cell] = []
         if self.path.exists():
-            self.cells = json.loads(self.path.read_text())["cells"]
+            before = json.loads(self.path.read_text())
+            self.cells = before["cells"]
+            self._header["device"] = _joined(before["device"], self._header["device"])
+            self._header["versions"] = {
+                package: _joined(before["versions"].get(package), version)
+                for package, version in self._header["versions"].items()
+            }
 
     def has(self, seed: int, **labels: Any) -> bool:
         """Whether anything was measured for these labels and this seed."""
@@ -52,7 +68,7 @@ class Store:
     def add(self, cells: Iterable[Cell]) -> None:
         """Adds measurements and rewrites the file, the summary with it."""
         self.cells.extend(cells)
-        self.cells.sort(key=lambda cell: (*(str(cell[k]) for k in self._labels), cell["seed"]))
+        self.cells.sort(key=lambda cell: (*(str(cell[k]) for k in self.labels), cell["seed"]))
         content = {
             **self._header,
             "seeds": sorted({cell["seed"] for cell in self.cells}),
@@ -66,7 +82,7 @@ class Store:
         """One row for each set of labels and metric: mean and 95 % interval over the seeds."""
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in self.cells:
-            groups.setdefault(tuple(cell[key] for key in self._labels), []).append(cell)
+            groups.setdefault(tuple(cell[key] for key in self.labels), []).append(cell)
         rows = []
         for labels, cells in groups.items():
             for metric in self._metrics:
@@ -75,8 +91,14 @@ class Store:
                     continue
                 mean, low, high = mean_interval(values)
                 rows.append(
-                    dict(zip(self._labels, labels, strict=True))
+                    dict(zip(self.labels, labels, strict=True))
                     | {"metric": metric, "value": round(mean, 5)}
                     | {"low": round(low, 5), "high": round(high, 5), "seeds": len(values)}
                 )
         return rows
+
+
+def _joined(before: str | None, now: str | None) -> str | None:
+    """What a file names already, and what is new beside it."""
+    known = before.split("; ") if before else []
+    return "; ".join([*known, now] if now and now not in known else known) or None
