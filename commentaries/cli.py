@@ -15,7 +15,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from .cleaning.job import SPLITS, prepare_again, read_job, run
+from .cleaning.job import SPLITS, prepare_again, run
 from .cleaning.learner import Settings
 from .cleaning.options import Job
 from .cleaning.prepared import Prepared, prepare
@@ -23,7 +23,7 @@ from .cleaning.review import begin, review
 from .cleaning.sources import draw_trusted_list
 from .cleaning.teach import teach
 from .cleaning.weights_table import most_distrusted, read_weights
-from .errors import CommentariesError
+from .errors import BadInput, CommentariesError
 from .report import text_table
 from .report.lesson_page import write_lesson_page
 from .report.terminal import (
@@ -59,7 +59,7 @@ _BRIEF: dict[str, Any] = {
 SMOKE: dict[str, AnyJob] = {
     "weights": Job(controls="none", settings=Settings(steps=60, warm_up=5, refresh_every=10)),
     "mixup": MixupJob(**_BRIEF),
-    "masks": MasksJob(data="digits_on_photos", **_BRIEF),
+    "masks": MasksJob(**_BRIEF),
 }
 
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -346,7 +346,12 @@ def _teach(command: Teach) -> None:
 
 def _review(command: Review) -> None:
     old = RunFolder.open(command.run)
-    job = read_job(old)
+    job = read_config(old, KINDS)
+    if not isinstance(job, Job):
+        raise BadInput(
+            f"{old.path} is a run of `learn {job.kind}`, which doubts no labels. Review a run of "
+            "`learn weights`."
+        )
     torch.set_num_threads(job.threads)
     found = review(job, old, command.accept)
     folder = begin(found, old, command.out)

@@ -1,6 +1,6 @@
 """A cue network learned on one data set and noise, applied to another without learning there.
 
-    python -m experiments.reuse                  # seeds 0-2, about an hour on 2 cores
+    python -m experiments.reuse                  # seeds 0-2, about half an hour on 2 cores
     python -m experiments.reuse --preset smoke   # one cell
 
 Beside it: the network learned there, and the cues with equal weights. All three teach the same
@@ -41,7 +41,6 @@ class Pair(NamedTuple):
 PAIRS = (
     (Row("fashion_mnist", "uniform", 0.4), Row("cifar10", "pair", 0.45)),
     (Row("cifar10", "pair", 0.45), Row("fashion_mnist", "block", 0.4)),
-    (Row("fashion_mnist", "block", 0.4), Row("fashion_mnist", "pair", 0.45)),
 )
 
 
@@ -65,7 +64,7 @@ class Arguments:
 def pairs(arguments: Arguments) -> list[Pair]:
     """The cells of a preset."""
     if arguments.preset == "smoke":
-        return [Pair(*PAIRS[2], arguments.seeds[0], smoke=True)]
+        return [Pair(*PAIRS[1], arguments.seeds[0], smoke=True)]
     return [Pair(*pair, seed) for seed in arguments.seeds for pair in PAIRS]
 
 

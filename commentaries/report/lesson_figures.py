@@ -14,6 +14,12 @@ from .figures import BLUE, GREY, INK, SMALL, TEXT, TITLE, VERMILION, WIDTH, labe
 _NAMED = 40
 """Classes up to which a heat map names each."""
 
+_LONG = 20
+"""Letters of a class name that a figure shows; above an image there is room for fewer."""
+
+_DARK = 0.5
+"""Share of the range of colours up to which white is easier to read on them than black."""
+
 
 def ratio_map(ratios: np.ndarray, classes: Sequence[str], *, low: float, high: float) -> Figure:
     """A heat map of mixing ratios, own class by row and the partner's by column.
@@ -41,18 +47,21 @@ def ratio_map(ratios: np.ndarray, classes: Sequence[str], *, low: float, high: f
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL, colors=INK, length=0)
     bar.set_label("share of the example itself", size=TEXT, color=INK)
-    _label_plain(axes, x="mixed with", y="example")
+    by = "" if named else ", class by number"
+    _label_plain(axes, x=f"mixed with{by}", y=f"example{by}")
     if named:
-        axes.set_yticks(range(count), classes, parse_math=False, size=SMALL)
-        axes.set_xticks(range(count), classes, parse_math=False, size=SMALL, rotation=90)
+        names = [shortened(name, _LONG) for name in classes]
+        turn = 90 if max(map(len, names)) > 2 else 0
+        axes.set_yticks(range(count), names, parse_math=False, size=SMALL)
+        axes.set_xticks(range(count), names, parse_math=False, size=SMALL, rotation=turn)
     if count <= 12:
-        middle = (low + high) / 2
+        light = low + _DARK * (high - low)
         for (row, column), value in np.ndenumerate(ratios):
             if np.isfinite(value):
-                colour = "white" if value < middle else INK
+                colour = "white" if value < light else "black"
                 axes.text(
                     column, row, f"{value:.2f}".removeprefix("0"), ha="center", va="center",
-                    size=SMALL - 1, color=colour,
+                    size=SMALL, color=colour,
                 )  # fmt: skip
     return figure
 
@@ -96,6 +105,7 @@ def image_grid(
     """
     width = len(images[0])
     each = min(1.15, (WIDTH - 1.1) / width)
+    letters = round(each / 0.075)  # of the small font
     figure = new_figure(1.1 + each * width, (each + (0.2 if titles else 0.06)) * len(images) + 0.25)
     grid = figure.subplots(len(images), width, squeeze=False)
     for row, (line, name) in enumerate(zip(images, rows, strict=True)):
@@ -114,10 +124,11 @@ def image_grid(
             for spine in axes.spines.values():
                 spine.set_visible(False)
             if titles:
-                axes.set_title(titles[row][column], fontsize=SMALL - 1, color=INK, pad=2,
-                               parse_math=False)  # fmt: skip
+                title = shortened(titles[row][column], letters)
+                axes.set_title(title, fontsize=SMALL - 0.5, color=INK, pad=3, parse_math=False)
             elif columns and row == 0:
-                axes.set_title(columns[column], fontsize=SMALL, color=INK, parse_math=False)
+                title = shortened(columns[column], letters)
+                axes.set_title(title, fontsize=SMALL, color=INK, parse_math=False)
             if boxes:
                 _draw_box(axes, boxes[column])
         grid[row, 0].set_ylabel(
@@ -149,6 +160,11 @@ def commentary_curves(
     axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="best")
     label_axes(axes, x="step", y=title)
     return figure
+
+
+def shortened(name: str, letters: int) -> str:
+    """A name of at most so many letters, the last of which says that there are more."""
+    return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def _draw_box(axes: Axes, box: Sequence[int]) -> None:

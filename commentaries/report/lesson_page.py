@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,19 +27,33 @@ from .tables import Cell
 SHOWN = 8
 """Images of a figure."""
 
+MIXED = 128
+"""Examples among which those of a figure find their partners."""
+
 PAIRS = 10
 """Most and least mixed pairs of classes in a table."""
 
+_PAIR = ("example", "mixed with", "share")
+
 _METRICS = {
     "accuracy": "test accuracy",
-    "shifted": "with the cue shifted",
+    "shifted": "cue shifted",
     "worst_group": "worst group",
-    "validation": "validation accuracy",
+    "validation": "validation",
     "loss": "test loss",
-    "mass": "mask mass in the box",
-    "pointing": "pointing to the box",
+    "mass": "mass in box",
+    "pointing": "pointing",
     "alpha": "α",
 }
+_MEANINGS = {
+    "shifted": "Cue shifted: accuracy on the test examples where the cue misleads.",
+    "worst_group": "Worst group: the least accuracy among the groups of class and cue.",
+    "validation": "Validation: accuracy on the examples by which the commentary was judged.",
+    "mass": "Mass in box: share of the mask that lies in the box.",
+    "pointing": "Pointing: share of the images whose mask is greatest in the box.",
+    "alpha": "α: of the Beta distribution that did best on validation.",
+}
+"""What stands under the table of all methods, of its columns that need it."""
 
 Methods = Mapping[str, Mapping[str, Any]]
 """Of ``result.json`` or ``teach-*.json``: method -> score -> value."""
@@ -66,7 +79,7 @@ def lesson_finding(job: LessonJob, result: Mapping[str, Any]) -> str:
         text += f"; the best control, {best}, on {others[best]:.1%}"
     text += "."
     if isinstance(job, MixupJob):
-        ratios = [value for row in result["ratios"] for value in row if _known(value)]
+        ratios = [value for row in result["ratios"] for value in row if value is not None]
         mean = sum(ratios) / len(ratios)
         text += (
             f" The learned share of an example itself is {mean:.2f} on average and runs from "
@@ -104,6 +117,7 @@ def write_lesson_page(folder: RunFolder, job: LessonJob, prepared: Prepared) -> 
     else:
         assert isinstance(topic, Masking)
         own, what = _masking(folder, job, metrics, topic, phi, prepared), "Where to look in"
+    training = Plot("Training", "While the commentary was learned.", training_curves(metrics))
     parts = prepared.parts
     summary = (
         f"{len(parts.train):,} training, {len(parts.validation):,} validation and "
@@ -115,7 +129,7 @@ def write_lesson_page(folder: RunFolder, job: LessonJob, prepared: Prepared) -> 
         folder.path / "report.html",
         title=f"{what} {Path(job.data).name if job.is_own else job.data}",
         summary=f"{summary}\n\n{lesson_finding(job, result)}",
-        sections=[*own, *_comparisons(result["methods"]), _training(metrics)],
+        sections=[*own, *_comparisons(result["methods"]), training],
     )
 
 
@@ -138,9 +152,10 @@ def _mixing(
         ),
         Table(
             "The most and the least mixed pairs",
-            "Of two different classes, by the learned share of the example itself.",
-            ["example", "mixed with", "share of the example"],
-            _extremes(ratios, classes),
+            "Of two different classes, by the share of the example itself: the smallest on the "
+            "left, the greatest on the right.",
+            [*_PAIR, "", *_PAIR],
+            _extremes(ratios, classes, symmetric=job.ratio == "symmetric"),
         ),
         Plot(
             "Examples",
@@ -166,19 +181,21 @@ def _mixing(
     return sections
 
 
-def _extremes(ratios: np.ndarray, classes: Sequence[str]) -> list[list[Cell]]:
+def _extremes(ratios: np.ndarray, classes: Sequence[str], *, symmetric: bool) -> list[list[Cell]]:
+    """Beside each other the pairs of the least and of the greatest ratios."""
     pairs: list[list[Cell]] = []
     for (row, column), value in np.ndenumerate(ratios):
-        if row != column and np.isfinite(value):
+        if np.isfinite(value) and (row < column or (row > column and not symmetric)):
             pairs.append([str(classes[row]), str(classes[column]), float(value)])
     pairs.sort(key=lambda pair: float(pair[2] or 0.0))
-    return pairs if len(pairs) <= 2 * PAIRS else [*pairs[:PAIRS], *pairs[-PAIRS:]]
+    count = min(PAIRS, -(-len(pairs) // 2))
+    return [[*low, "", *high] for low, high in zip(pairs[:count], pairs[::-1][:count], strict=True)]
 
 
 @torch.no_grad()
 def _pairs(topic: Mixing, phi: Params, prepared: Prepared) -> Any:
     train = prepared.parts.train
-    index = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[:SHOWN]
+    index = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))[:MIXED]
     batch = Batch(train.x[index], train.y[index], index, seed=1)
     partners = topic.commentary.partners(batch)
     ratios = topic.commentary.ratios(phi, batch)
@@ -191,8 +208,8 @@ def _pairs(topic: Mixing, phi: Params, prepared: Prepared) -> Any:
         for name, other, ratio in zip(names, partners.tolist(), ratios.tolist(), strict=True)
     ]
     stacks = (batch.x, batch.x[partners], lesson.x)
-    own, other, mixed = (stack.clamp(0, 1).cpu().numpy() for stack in stacks)
-    return mixed_pairs(own, other, mixed, titles)
+    own, other, mixed = (stack[:SHOWN].clamp(0, 1).cpu().numpy() for stack in stacks)
+    return mixed_pairs(own, other, mixed, titles[:SHOWN])
 
 
 def _masking(
@@ -211,15 +228,15 @@ def _masking(
     seen = x * (masks + job.background * (1 - masks))
     lines = [("image", x), ("mask", masks[:, 0]), ("as seen", seen)]
     unmasked = student_of(folder, "no mask", prepared)
-    caption = "Test images and their learned masks."
+    caption = "Test images and their learned masks, from 0 (black) to 1 (bright)."
     if unmasked is not None:
         basis = prepared.parts.train.x
         for name, attribute in (("saliency", saliency), ("Grad-CAM", grad_cam)):
             maps = attribute(prepared.student, unmasked, x, seen=basis)[:, 0]
             lines.append((name, maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-30)))
         caption += (
-            " Beside them, where a student without a mask looks: the gradient of its answer, and "
-            "Grad-CAM at its last convolution."
+            " Below them, where a student without a mask looks: the gradient of its answer, and "
+            "Grad-CAM at its last convolution, each as a share of its greatest value."
         )
     marked = None if topic.marks is None else topic.marks.test
     boxes = [] if marked is None else marked.box[rows.to(marked.box.device)].tolist()
@@ -255,7 +272,8 @@ def _masking(
     keys = {"area": "mean mask", "mass": "mass in the box", "pointing": "points to the box"}
     figure = commentary_curves(metrics, keys, title="share")
     if figure is not None:
-        sections.append(Plot("Area and place over training", "Of training images.", figure))
+        what = "Area over training" if marked is None else "Area and place over training"
+        sections.append(Plot(what, "Of training images.", figure))
     return sections
 
 
@@ -266,20 +284,15 @@ def _shown(image: Tensor) -> np.ndarray:
 def _comparisons(methods: Methods) -> list[Section]:
     columns, rows = method_table(methods)
     sections: list[Section] = []
-    for key in ("accuracy", "worst_group"):
+    for key, caption in (
+        ("accuracy", "Of each method's student."),
+        ("worst_group", "The least accuracy of each method's student among the groups."),
+    ):
         values = {name: found[key] for name, found in methods.items() if key in found}
         if len(values) > 1:
             title = _METRICS[key].capitalize()
-            sections.append(
-                Plot(title, "Of each method's student.", method_comparison(values, label=title))
-            )
-    sections.append(Table("All methods", "Students of one network, trained alike.", columns, rows))
+            sections.append(Plot(title, caption, method_comparison(values, label="accuracy")))
+    known = [text for key, text in _MEANINGS.items() if _METRICS[key] in columns]
+    caption = " ".join(["Students of one network, trained alike.", *known])
+    sections.append(Table("All methods", caption, columns, rows))
     return sections
-
-
-def _training(metrics: list[dict[str, Any]]) -> Section:
-    return Plot("Training", "While the commentary was learned.", training_curves(metrics))
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

@@ -15,7 +15,7 @@ from ..student import Student
 from ..training import Recipe, RunFolder, StepResult, TrainState, checkpoint
 from ..training.recorded import Metrics, diagnostics, resumed, take
 from ..training.students import check_device, network_name, rate_scale, student_for
-from ..types import Params
+from ..types import Batch, Params
 from .learner import Learner
 from .marked_sets import gather_marked
 from .masking import Masking
@@ -93,7 +93,12 @@ def prepare(job: LessonJob) -> Prepared:
     """
     check_device(job.device)
     parts, topic = _topic(job)
-    return Prepared(parts, student_for(parts.train, job.student), topic)
+    student = student_for(parts.train, job.student)
+    x, y = parts.train.x[:1].cpu(), parts.train.y[:1].cpu()
+    phi = topic.commentary.init(torch.Generator())
+    with torch.no_grad():
+        topic.commentary(phi, Batch(x, y, y))  # refuses images that it cannot read
+    return Prepared(parts, student, topic)
 
 
 def prepare_again(job: LessonJob, folder: RunFolder) -> Prepared:
@@ -152,7 +157,7 @@ def run(
         folder.write_json(SPLITS, _splits(prepared.parts))
     learner, topic = make_learner(job, prepared), prepared.topic
     steps = job.settings.steps
-    every = max(1, steps // SNAPSHOTS)
+    every = -(-steps // SNAPSHOTS)
 
     def measured(result: StepResult) -> Metrics:
         return diagnostics(result)
@@ -177,7 +182,7 @@ def run(
     found = topic.compare(
         state.phi,
         prepared.student,
-        _recipe(job, prepared, job.student),
+        recipe_for(job, prepared, job.student),
         seed=job.seed,
         names=(OURS, *topic.methods(job.controls)),
         on_method=on_method,
@@ -238,7 +243,7 @@ def teach(
     prepared = prepare_again(job, folder)
     name = network_name(prepared.parts.train, name or job.student)
     student = student_for(prepared.parts.train, name)
-    recipe = _recipe(job, prepared, name)
+    recipe = recipe_for(job, prepared, name)
     if steps is not None:
         recipe = replace(recipe, steps=steps, passes=0)
     state = learned(job, folder, prepared)
@@ -265,8 +270,11 @@ def _keep_student(folder: RunFolder, name: str, theta: Params) -> None:
 def student_of(folder: RunFolder, name: str, prepared: Prepared) -> Params | None:
     """The parameters of a student that a run has kept, if it has: `OURS`, "no mask"."""
     path = folder.path / STUDENTS / KEPT[name]
-    like = prepared.student.init(torch.Generator())
-    return checkpoint.load(path, like) if path.exists() else None
+    if not path.exists():
+        return None
+    device = prepared.parts.train.x.device
+    fresh = prepared.student.init(torch.Generator())
+    return checkpoint.load(path, {name: value.to(device) for name, value in fresh.items()})
 
 
 def _topic(job: LessonJob) -> tuple[Parts, Topic]:
@@ -279,7 +287,8 @@ def _topic(job: LessonJob) -> tuple[Parts, Topic]:
     return parts, Mixing(job, parts)
 
 
-def _recipe(job: LessonJob, prepared: Prepared, name: str | None) -> Recipe:
+def recipe_for(job: LessonJob, prepared: Prepared, name: str | None) -> Recipe:
+    """The recipe of a job with the learning rate of a network."""
     return replace(job.recipe, lr=_scale(job, prepared, name) * job.recipe.lr)
 
 

@@ -222,13 +222,13 @@ class _Controls:
         return windows(centre, self._deviation, self._height, self._width)
 
     def _centre(self, images: LabelledImages, part: int) -> Tensor:
-        middle = images.x.new_tensor([[(self._height - 1) / 2, (self._width - 1) / 2]])
-        return self._window(middle).expand(len(images), -1, -1, -1)
+        middle = torch.tensor([[(self._height - 1) / 2, (self._width - 1) / 2]])
+        return self._window(middle.to(images.x)).expand(len(images), -1, -1, -1)
 
     def _random(self, images: LabelledImages, part: int) -> Tensor:
-        extent = images.x.new_tensor([self._height - 1, self._width - 1])
+        extent = torch.tensor([self._height - 1, self._width - 1])
         drawn = torch.rand(len(images), 2, generator=self._generator(part))
-        return self._window(drawn.to(images.x) * extent)
+        return self._window((drawn * extent).to(images.x))
 
     def _shuffled(self, images: LabelledImages, part: int) -> Tensor:
         order = torch.randperm(len(images), generator=self._generator(part))

@@ -11,7 +11,7 @@ from tyro.conf import Suppress
 from ..data import is_own
 from ..errors import BadInput, check_fraction, check_not_negative, check_positive, unknown
 from ..hypergradient import Hypergradient, Implicit, Unrolled
-from ..solvers import Neumann
+from ..solvers import Identity, Neumann
 from ..training import Recipe
 
 Controls = Literal["quick", "all", "none"]
@@ -33,7 +33,8 @@ class Settings:
     """How a commentary on images is learned.
 
     Attributes:
-        terms: Summands of the Neumann series; 0 unrolls ``inner_steps`` steps instead.
+        terms: Summands of the Neumann series, each but the first a Hessian product; 0 unrolls
+            ``inner_steps`` steps instead.
         steps: Outer steps.
         inner_steps: Student steps for each outer step.
         batch: Training examples for each student step.
@@ -74,6 +75,8 @@ class Settings:
         """The method that the settings describe."""
         if self.terms == 0:
             return Unrolled()
+        if self.terms == 1:  # the same number as the series, without a product for its residual
+            return Implicit(Identity(scale=self.lr))
         return Implicit(Neumann(self.terms, step_size=self.lr))
 
 
@@ -85,8 +88,9 @@ class LessonJob:
         data: A data set by name, or your own images: a folder with one folder for each class, a
             .csv with the columns file and label, or an .npz with x and y.
         train: Number of training examples; if not given, all that are left.
-        validation: Number of training examples by which the commentary is judged; no student of
-            the comparison trains on them. A fifth if not given.
+        validation: Number of training examples by which the commentary is judged; of the students
+            of the comparison only the control "with validation" trains on them. A fifth if not
+            given.
         test: Number of test examples, drawn from the test part where there is one; or, of your
             own images, a folder. If not given, all of the test part, or a fifth of the images.
         student: The network: small_cnn, conv2, cbr, conv4, resnet18, resnet32, resnet34,
@@ -226,7 +230,9 @@ class MasksJob(LessonJob):
         kind: What a run of this job is called.
     """
 
-    mask: MaskName = "unet"
+    data: str = "digits_on_photos"
+    settings: Settings = field(default_factory=lambda: Settings(outer_lr=1e-3, warm_up=150))
+    mask: MaskName = "window"
     deviation: float = 0.2
     background: float = 0.0
     area: float = 0.1

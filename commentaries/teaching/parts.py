@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data import LabelledImages, Preparation, has_test, load, read, some, split
-from ..errors import BadInput
-from .options import LessonJob
+from ..data import NAMES, LabelledImages, Preparation, has_test, load, read, some, split
+from ..errors import BadInput, unknown
+from .options import MARKED, LessonJob, MasksJob
 
 SHARE = 5
 """A fifth of the images is for testing where nothing is said, and a fifth of the rest judges."""
@@ -73,6 +73,17 @@ def parted(
             f"{images.name}: {validation} validation and {held} test examples leave none of "
             f"{size} to train on. Ask for fewer."
         )
+    present = len(images.y.unique())
+    if validation < present:
+        raise BadInput(
+            f"{images.name}: {validation} validation examples cannot cover {present} classes. "
+            f"Ask for at least {present}."
+        )
+    if train + validation + held > size:
+        raise BadInput(
+            f"{images.name}: {train} training, {validation} validation and {held} test examples "
+            f"are more than the {size} there are. Ask for fewer."
+        )
     rows = split(images.y, train=train, trusted=validation, test=held, seed=job.seed)
     return (
         images.rows(rows.train),
@@ -82,7 +93,19 @@ def parted(
 
 
 def by_name(name: str, job: LessonJob) -> tuple[LabelledImages, LabelledImages | None]:
-    """A set by name, and of its test part as many examples as the job wants."""
+    """A set by name, and of its test part as many examples as the job wants.
+
+    Raises:
+        BadInput: An unknown name, one for masks where there are none, or a set that is not there.
+    """
+    if name in MARKED:
+        raise BadInput(
+            f"{name} is made for masks. Choose {', '.join(NAMES)}, or images of your own; or use "
+            "`learn masks`."
+        )
+    if name not in NAMES:
+        known = (*NAMES, *MARKED) if isinstance(job, MasksJob) else NAMES
+        raise BadInput(f"{unknown('data set', name, known)} Images of your own have a path.")
     images = load(name, root=job.root, download=job.download)
     if not has_test(name):
         return images, None

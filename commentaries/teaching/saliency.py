@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,10 @@ def saliency(student: Student, theta: Params, x: Tensor, *, seen: Tensor) -> Ten
     """
     from captum.attr import Saliency
 
-    forward = _forward(student, theta, seen)
-    attribute = Saliency(forward).attribute
+    module = _evaluated(student, theta, seen)
+    attribute = Saliency(module).attribute
     pieces = (
-        attribute(piece.clone().requires_grad_(), target=forward(piece).argmax(1)).sum(
+        attribute(piece.clone().requires_grad_(), target=module(piece).argmax(1)).sum(
             1, keepdim=True
         )
         for piece in x.split(256)
@@ -54,25 +54,27 @@ def grad_cam(student: Student, theta: Params, x: Tensor, *, seen: Tensor) -> Ten
     """
     from captum.attr import LayerAttribution, LayerGradCam
 
-    convolutions = [part for part in student.modules() if isinstance(part, nn.Conv2d)]
+    module = _evaluated(student, theta, seen)
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     if not convolutions:
         raise BadInput(
             "Grad-CAM needs a convolution, and this student has none. Choose another student, or "
             "leave out the Grad-CAM window."
         )
-    forward = _forward(student, theta, seen)
-    attribute = LayerGradCam(forward, convolutions[-1]).attribute
+    attribute = LayerGradCam(module, convolutions[-1]).attribute
     pieces = []
     for piece in x.split(256):
-        found = attribute(piece, target=forward(piece).argmax(1), relu_attributions=True)
+        found = attribute(piece, target=module(piece).argmax(1), relu_attributions=True)
         assert isinstance(found, Tensor)
         size = (x.shape[2], x.shape[3])
         pieces.append(LayerAttribution.interpolate(found, size, "bilinear").detach())
     return torch.cat(pieces).clamp_min(0)
 
 
-def _forward(student: Student, theta: Params, seen: Tensor) -> Callable[[Tensor], Tensor]:
+def _evaluated(student: Student, theta: Params, seen: Tensor) -> nn.Module:
+    """A module of its own in evaluation mode, where the images are, for captum to hook into."""
     count = torch.arange(len(seen), device=seen.device)
     buffers = student.statistics(theta, (Batch(seen[i], i, i) for i in count.split(256)))
-    theta = {name: value.detach() for name, value in theta.items()}
-    return lambda x: student(theta, x, buffers=buffers)
+    module = copy.deepcopy(next(student.modules())).to(seen.device)
+    module.load_state_dict({**theta, **buffers}, strict=False)  # constants stay as they are
+    return module.requires_grad_(False).eval()

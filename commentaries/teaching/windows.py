@@ -63,12 +63,13 @@ class Found(NamedTuple):
 def localisation(masks: Tensor, marked: Marked) -> Found:
     """How well masks (n, 1, h, w) find the boxes; where a mask is flat it points to no place.
 
-    A mask that is flat has the mass of the boxes' area, and counts as pointing by that share.
+    A mask that is flat, zero everywhere included, has the mass of the boxes' area, and counts as
+    pointing by that share.
     """
     inside = marked.region().to(masks.device)
     flat, within = masks.double().flatten(1), inside.flatten(1)
-    total = flat.sum(1).clamp_min(torch.finfo(torch.float64).tiny)
-    mass = (flat * within).sum(1) / total
+    flat = torch.where(flat.sum(1, keepdim=True) > 0, flat, 1.0)
+    mass = (flat * within).sum(1) / flat.sum(1)
     top = flat == flat.max(1, keepdim=True).values
     pointing = (top & within).sum(1) / top.sum(1)  # ties share the vote
     return Found(float(mass.mean()), float(pointing.mean()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import checkpoint
+from . import atomic, checkpoint
 from .loop import StepResult, TrainState
 from .run_folder import RunFolder
 
@@ -22,6 +22,9 @@ def resumed(folder: RunFolder, start: TrainState) -> TrainState:
         state = folder.load_checkpoint(start)
         folder.warn_if_threads_differ()
     folder.rewind(state.step)
+    for place in folder.path.iterdir():
+        if place.is_dir():
+            atomic.remove_temporaries(place)
     return state
 
 
