@@ -15,6 +15,7 @@ from ..inner.optimizer import InnerOptimizer, step
 from ..problem import Bilevel
 from ..solvers import LinearSolver, Neumann
 from ..types import Batch, Params, Product
+from .residual import Residual
 from .result import HypergradientResult, check_finite, check_inputs
 
 
@@ -69,26 +70,23 @@ class Implicit:
 
         theta, phi = p.live(theta), p.live(phi)
         with torch.enable_grad():
-            # F(θ, φ), with the graph that every product below goes through
-            grad_fn = self.curvature(problem.inner, phi, inner[-1])
-            gradient, state, inner_loss = optimizer.gradient(grad_fn, theta, state)
-            F = optimizer.stationarity(gradient, theta, state)
             outer_loss = problem.outer(theta, phi, outer)
         b, direct = p.joint_gradients(outer_loss, theta, phi)  # ∂L_V/∂θ, ∂L_V/∂φ
 
-        state = tree.detach(state)
-        gradient = p.detach(gradient)
+        theta = p.detach(theta)
+        F = Residual(self.curvature, problem.inner, optimizer, theta, phi, inner[-1], state)
         solution = self.solver(
-            lambda v: p.pull_back(F, v, theta),  # Hᵀ v
+            F.product,  # v -> Hᵀ v
             b,
             adjoint,
-            self._step_derivative(optimizer, gradient, theta, state) if self.precondition else None,
+            self._step_derivative(optimizer, theta, F) if self.precondition else None,
         )
-        mixed = p.pull_back(F, solution.value, phi)  # (∂F/∂φ)ᵀ x
+        mixed = F.mixed_product(solution.value)  # (∂F/∂φ)ᵀ x
         value = p.subtract(direct, mixed)
         check_finite(value, outer_loss)
 
-        moved, state = optimizer.update(gradient, p.detach(theta), state)
+        gradient, state, inner_loss = F.step
+        moved, state = optimizer.update(gradient, theta, state)
         return HypergradientResult(
             value=value,
             outer_loss=outer_loss.detach(),
@@ -97,7 +95,7 @@ class Implicit:
             adjoint=solution.value,
             diagnostics={
                 "inner_loss": inner_loss,
-                "stationarity": p.norm(p.detach(F)),
+                "stationarity": p.norm(F.value),
                 "relative_residual": solution.relative_residual,
                 "products": solution.products,
                 "converged": solution.converged,
@@ -106,10 +104,11 @@ class Implicit:
         )
 
     def _step_derivative(
-        self, optimizer: InnerOptimizer[Any], gradient: Params, theta: Params, state: Any
+        self, optimizer: InnerOptimizer[Any], theta: Params, F: Residual
     ) -> Product:
         """v -> Pᵀ v with P = -∂(update)/∂G at the present gradient."""
+        gradient, state, _ = F.step
         G = p.live(gradient)
         with torch.enable_grad():
-            moved, _ = optimizer.update(G, p.detach(theta), state)
+            moved, _ = optimizer.update(G, theta, state)
         return lambda v: p.scale(p.pull_back(moved, v, G), -1.0)
