@@ -16,7 +16,7 @@ from ..problem import Bilevel
 from ..solvers import LinearSolver, Neumann
 from ..types import Batch, Params, Product
 from .residual import Residual
-from .result import HypergradientResult, check_finite, check_inputs
+from .result import HypergradientResult, Optimizer, check_finite, check_inputs, optimizer_at
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Implicit:
     def __call__(
         self,
         problem: Bilevel,
-        optimizer: InnerOptimizer[Any],
+        optimizer: Optimizer,
         theta: Params,
         phi: Params,
         *,
@@ -63,10 +63,11 @@ class Implicit:
         """
         check_inputs(inner, phi)
         theta, phi = p.detach(theta), p.detach(phi)
-        state = optimizer.init(theta) if state is None else tree.detach(state)
+        moving = optimizer_at(optimizer, phi)
+        state = moving.init(theta) if state is None else tree.detach(state)
         for batch in inner[:-1]:
             grad_fn = self.curvature(problem.inner, phi, batch)
-            theta, state, _ = step(optimizer, grad_fn, theta, state)
+            theta, state, _ = step(moving, grad_fn, theta, state)
 
         theta, phi = p.live(theta), p.live(phi)
         with torch.enable_grad():
@@ -79,14 +80,14 @@ class Implicit:
             F.product,  # v -> Hᵀ v
             b,
             adjoint,
-            self._step_derivative(optimizer, theta, F) if self.precondition else None,
+            self._step_derivative(moving, theta, F) if self.precondition else None,
         )
         mixed = F.mixed_product(solution.value)  # (∂F/∂φ)ᵀ x
         value = p.subtract(direct, mixed)
         check_finite(value, outer_loss)
 
         gradient, state, inner_loss = F.step
-        moved, state = optimizer.update(gradient, theta, state)
+        moved, state = moving.update(gradient, theta, state)
         return HypergradientResult(
             value=value,
             outer_loss=outer_loss.detach(),

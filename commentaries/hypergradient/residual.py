@@ -13,9 +13,9 @@ from .. import params as p
 from .. import tree
 from ..curvature import Curvature, Linearised, linearise
 from ..curvature.gradient import output_gradient
-from ..inner.optimizer import InnerOptimizer
 from ..problem import Composed
 from ..types import Batch, GradFn, Loss, Params
+from .result import Optimizer, optimizer_at
 
 
 class Residual:
@@ -38,13 +38,15 @@ class Residual:
         self,
         curvature: Curvature,
         inner: Loss,
-        optimizer: InnerOptimizer[Any],
+        optimizer: Optimizer,
         theta: Params,
         phi: Params,
         batch: Batch,
         state: Any,
     ):
-        self._curvature, self._inner, self._optimizer = curvature, inner, optimizer
+        self._curvature, self._inner = curvature, inner
+        self._optimizer = optimizer_at(optimizer, phi)
+        self._of_phi = callable(optimizer)
         self._theta, self._phi, self._batch, self._state = theta, phi, batch, state
 
     def product(self, v: Params) -> Params:
@@ -99,7 +101,7 @@ class Residual:
             gradient, state, loss = self._optimizer.gradient(calls, theta, self._state)
             F = self._optimizer.stationarity(gradient, theta, state)
         point = watched.point if watched and calls.only_give(gradient) else None
-        if point and point.sees(self._phi):
+        if point and (self._of_phi or point.sees(self._phi)):
             point = None
         return _Evaluation(theta, F, gradient, state, loss, point)
 
@@ -107,8 +109,9 @@ class Residual:
 class _Evaluation(NamedTuple):
     """F and what it was made of.
 
-    ``point`` is the student linearised at θ, where F is a function of ∇L(θ) alone and the outputs
-    do not depend on φ; else None.
+    ``point`` is the student linearised at θ, where φ enters F through the loss's weights alone:
+    neither through the optimiser (SAM's ε, a rate that is learned) nor through the outputs. Else
+    None.
     """
 
     theta: Params

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,9 @@ from ..errors import BadInput, NonFinite
 from ..inner.optimizer import InnerOptimizer
 from ..problem import Bilevel
 from ..types import Batch, Params
+
+Optimizer = InnerOptimizer[Any] | Callable[[Params], InnerOptimizer[Any]]
+"""How the student steps; a function of φ where φ holds hyper-parameters of it (a rate, ρ)."""
 
 Diagnostics = dict[str, Tensor | float | int | bool | None]
 
@@ -48,7 +51,7 @@ class Hypergradient(Protocol):
     def __call__(
         self,
         problem: Bilevel,
-        optimizer: InnerOptimizer[Any],
+        optimizer: Optimizer,
         theta: Params,
         phi: Params,
         *,
@@ -61,7 +64,7 @@ class Hypergradient(Protocol):
 
         Args:
             problem: The inner and the outer loss.
-            optimizer: How the student steps.
+            optimizer: How the student steps: an inner optimiser, or a function from φ to one.
             theta: Student parameters.
             phi: Commentary parameters.
             inner: One batch a training step.
@@ -70,6 +73,11 @@ class Hypergradient(Protocol):
             adjoint: Of the last call, where the method can use it.
         """
         ...
+
+
+def optimizer_at(optimizer: Optimizer, phi: Params) -> InnerOptimizer[Any]:
+    """The optimiser that φ stands for, where it is a function of φ."""
+    return optimizer(phi) if callable(optimizer) else optimizer
 
 
 def check_inputs(inner: Sequence[Batch], phi: Params) -> None:
