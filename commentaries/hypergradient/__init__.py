@@ -1,7 +1,17 @@
 """dL_V/dφ: how a change of the commentary changes the trained student's validation loss."""
 
 from .implicit import Implicit
+from .module import backward
 from .result import Hypergradient, HypergradientResult
+from .self_check import Check, check
 from .unrolled import Unrolled
 
-__all__ = ["Hypergradient", "HypergradientResult", "Implicit", "Unrolled"]
+__all__ = [
+    "Check",
+    "Hypergradient",
+    "HypergradientResult",
+    "Implicit",
+    "Unrolled",
+    "backward",
+    "check",
+]
