@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .types import Batch, Loss, Params
@@ -45,3 +46,35 @@ class Composed:
         """The scalar loss."""
         z, lesson = self.outputs(theta, phi, batch)
         return self.loss(z, z.detach(), lesson)
+
+
+def autocast(problem: Bilevel, dtype: torch.dtype = torch.bfloat16) -> Bilevel:
+    """The same problem with the student's passes, and so every product, in reduced precision.
+
+    θ and φ stay as they are (float32), and so do gradients, products and what a solver adds up;
+    matrix products and convolutions inside run in ``dtype``. Of a `Composed` loss the outputs are
+    taken in reduced precision, the loss of them in full.
+    """
+
+    def reduced(function: Callable[[Params, Params, Batch], Any]) -> Callable[..., Any]:
+        def call(theta: Params, phi: Params, batch: Batch) -> Any:
+            device = next(iter(theta.values())).device.type
+            # without its cache of weights, which would outlive a change of mode
+            with torch.autocast(device, dtype, cache_enabled=False):
+                return function(theta, phi, batch)
+
+        return call
+
+    def wrapped(loss: Loss) -> Loss:
+        if not isinstance(loss, Composed):
+            plain = reduced(loss)
+            return lambda theta, phi, batch: plain(theta, phi, batch).float()
+        outputs = reduced(loss.outputs)
+
+        def full(theta: Params, phi: Params, batch: Batch) -> tuple[Tensor, Any]:
+            z, lesson = outputs(theta, phi, batch)
+            return z.float(), lesson
+
+        return Composed(full, loss.loss)
+
+    return Bilevel(wrapped(problem.inner), wrapped(problem.outer))

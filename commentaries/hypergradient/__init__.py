@@ -1,5 +1,6 @@
 """dL_V/dφ: how a change of the commentary changes the trained student's validation loss."""
 
+from .bridge import TorchOptimizer
 from .implicit import Implicit
 from .module import backward
 from .result import Hypergradient, HypergradientResult
@@ -11,6 +12,7 @@ __all__ = [
     "Hypergradient",
     "HypergradientResult",
     "Implicit",
+    "TorchOptimizer",
     "Unrolled",
     "backward",
     "check",
