@@ -1,5 +1,7 @@
 """Backpropagation through training, against the Neumann series and central differences."""
 
+import weakref
+
 import pytest
 import torch
 from oracles import (
@@ -10,14 +12,17 @@ from oracles import (
     tanh_network,
     weighted_regression,
 )
+from torch import nn
 
 from commentaries import tree
+from commentaries.commentary import ExampleWeights, Table, judged, taught
 from commentaries.curvature import FiniteDifference, Hessian
 from commentaries.errors import BadInput, NonFinite
 from commentaries.hypergradient import Implicit, Unrolled
 from commentaries.inner import SGD, Adam, step
 from commentaries.problem import Bilevel
 from commentaries.solvers import Neumann
+from commentaries.student import Student
 
 OPTIMIZERS = {
     "sgd": SGD(0.4),
@@ -104,7 +109,7 @@ def test_against_central_differences(optimizer):
 
 
 @every_optimizer
-@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("every", [1, 2, 3, "sqrt"])
 def test_recomputed_graphs_give_the_same(every, optimizer):
     network, theta, phi = tanh_network()
     call = {
@@ -125,7 +130,7 @@ def test_recomputed_graphs_give_the_same(every, optimizer):
 
 
 @every_optimizer
-@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("every", [None, 2, "sqrt"])
 def test_the_last_steps_are_an_unroll_that_starts_later(optimizer, every):
     network, theta, phi = tanh_network()
     bilevel, batches = Bilevel(network.inner, network.outer), network.batches(7)
@@ -188,6 +193,67 @@ def test_the_start_is_a_whole_step_of_the_library():
     assert torch.equal(result.diagnostics["inner_loss"], loss)
 
 
+@pytest.mark.parametrize(("every", "states", "steps"), [("sqrt", 10 + 10, 3), (1, 100, 2)])
+def test_how_many_states_are_alive_and_how_often_a_step_is_taken(every, states, steps):
+    network, theta, phi = tanh_network()
+    alive, most, taken = weakref.WeakSet(), [0], [0]
+
+    class Counted(SGD):
+        def update(self, gradient, params, state):
+            moved, state = super().update(gradient, params, state)
+            alive.add(moved["0.weight"])
+            taken[0] += 1
+            most[0] = max(most[0], len(alive))
+            return moved, state
+
+    Unrolled(every=every)(
+        Bilevel(network.inner, network.outer),
+        Counted(0.01),
+        theta,
+        phi,
+        inner=network.batches(1) * 100,
+        outer=network.validation,
+    )
+    assert states - 3 <= most[0] <= states + 3
+    assert (steps - 0.3) * 100 <= taken[0] <= steps * 100
+
+
+def test_a_thousand_steps():
+    problem, phi = weighted_regression("logistic")
+    result = Unrolled(every="sqrt")(
+        Bilevel(problem.inner, problem.outer),
+        SGD(0.5, weight_decay=problem.decay),
+        {"t": torch.zeros(4, 3, dtype=torch.float64)},
+        {"w": phi},
+        inner=[problem.inner_batch] * 1000,
+        outer=problem.outer_batch,
+    )
+    assert relative_error(result.value, problem.hypergradient(phi)) < 1e-12
+
+
+def test_dropout_and_batch_statistics_are_replayed():
+    student = Student(
+        nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(), nn.Linear(8, 3))
+    )
+    network, _, phi = tanh_network()
+    theta = {name: value.double() for name, value in student.init(torch.Generator()).items()}
+    inner = taught(student, ExampleWeights(Table(12)))
+    call = {
+        "problem": Bilevel(inner, judged(student)),
+        "optimizer": Adam(0.05, eps=1e-3),
+        "theta": theta,
+        "phi": {"logits": phi["w"]},
+        "inner": network.batches(9),
+        "outer": network.validation,
+    }
+    kept = Unrolled()(**call)
+    torch.manual_seed(5)
+    recomputed = Unrolled(every="sqrt")(**call)
+    assert relative_error(recomputed.value, kept.value) < 1e-12
+    other = call | {"inner": [batch._replace(seed=99) for batch in call["inner"]]}
+    assert relative_error(Unrolled()(**other).value, kept.value) > 1e-2
+
+
 def test_direct_dependence_of_the_outer_loss():
     network, theta, phi = tanh_network()
 
@@ -246,7 +312,7 @@ def test_no_graph_survives(method):
     assert all(v.grad is None for v in [*theta.values(), *phi.values()])
 
 
-@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("every", [None, 2, "sqrt"])
 def test_twice_the_same_is_bitwise_equal_and_leaves_its_inputs(every):
     network, theta, phi = tanh_network()
     before = {k: v.clone() for k, v in (theta | phi).items()}
@@ -267,7 +333,7 @@ def test_twice_the_same_is_bitwise_equal_and_leaves_its_inputs(every):
 
 def test_bad_inputs():
     network, theta, phi = tanh_network()
-    for bad in ({"every": 0}, {"every": -2}, {"last": 0}):
+    for bad in ({"every": 0}, {"every": -2}, {"every": "log"}, {"last": 0}):
         with pytest.raises(BadInput, match=next(iter(bad))):
             Unrolled(**bad)
     with pytest.raises(BadInput, match="holds no batch"):
