@@ -17,7 +17,7 @@ class Hessian:
     """∇L keeps its graph; a product with H is one backward pass through it.
 
     The graph is built once for every product taken through the same gradient (1 gradient, then
-    1.9 gradients a product). H may be indefinite: see `GaussNewton`.
+    2 gradients a product). H may be indefinite: see `GaussNewton`.
     """
 
     def __call__(self, inner: Loss, phi: Params, batch: Batch) -> GradFn:

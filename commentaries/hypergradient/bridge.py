@@ -14,6 +14,9 @@ from .. import tree
 from ..errors import BadInput
 from ..types import GradFn, Params
 
+KNOWN = ("SGD", "Adam", "Adamax", "Adagrad", "Adadelta", "ASGD", "RMSprop", "Rprop")
+"""What higher 0.2.1 can differentiate."""
+
 IGNORED = ("maximize", "decoupled_weight_decay")
 """Settings newer than higher, which it would pass over in silence."""
 
@@ -32,9 +35,9 @@ class TorchState(NamedTuple):
 class TorchOptimizer:
     """An optimiser of ``torch.optim`` as an inner optimiser, differentiable by higher 0.2.1.
 
-    higher knows SGD, Adam, Adamax, Adagrad, Adadelta, ASGD, RMSprop and Rprop. Our own `inner.SGD`
-    and `inner.Adam` take the same steps faster (higher adds Adam's ε before the bias correction,
-    torch and we after it).
+    higher knows those in ``KNOWN``; through Rprop, which looks at signs alone, no derivative
+    passes. Our own `inner.SGD` and `inner.Adam` take the same steps faster; higher adds Adam's ε
+    before the bias correction, torch and we after it.
 
     Attributes:
         build: From a list of parameters to the optimiser, such as
@@ -115,20 +118,20 @@ class TorchOptimizer:
         leaves = [torch.zeros_like(value, requires_grad=True) for value in params.values()]
         found = self.build(leaves)
         name = type(found).__name__
-        known = higher.optim._opt_mapping
-        if type(found) not in known:
-            names = ", ".join(sorted(kind.__name__ for kind in known))
+        override = {key: [value] for key, value in self.settings.items()}
+        try:
+            steps = higher.get_diff_optim(found, leaves, override=override)
+        except ValueError as error:
             raise BadInput(
-                f"higher cannot differentiate {name}. Use one of {names}, or write an inner "
-                "optimiser: commentaries.inner.Adam(decoupled=True) is AdamW."
-            )
+                f"higher cannot differentiate {name}. Use one of {', '.join(KNOWN)}, or write an "
+                "inner optimiser: commentaries.inner.Adam(decoupled=True) is AdamW."
+            ) from error
         for setting in IGNORED:
             if any(group.get(setting) for group in found.param_groups):
                 raise BadInput(
                     f"{name} has {setting}=True, which higher passes over. Leave it at False."
                 )
-        override = {key: [value] for key, value in self.settings.items()}
-        return higher.get_diff_optim(found, leaves, override=override), leaves, found
+        return steps, leaves, found
 
 
 def _tensor(value: Tensor | float) -> Tensor:

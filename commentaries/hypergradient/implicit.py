@@ -29,6 +29,8 @@ class Implicit:
 
     The student takes plain steps on ``inner[:-1]``. At the point reached, F and L_V are
     differentiated, F on ``inner[-1]``; then that batch's step is taken with the same gradient.
+    A graph of that gradient is built only if the solver takes a product (see `Residual`): with one
+    summand and no residual to measure, memory stays that of training.
 
     Attributes:
         solver: How Hᵀ x = b is solved.

@@ -48,14 +48,17 @@ def backward(
     Raises:
         BadInput: No parameter of the module requires grad.
     """
-    own = {name: value for name, value in teacher.named_parameters() if value.requires_grad}
+    own: dict[str, nn.Parameter] = {
+        name: value for name, value in teacher.named_parameters() if value.requires_grad
+    }
     if not own:
         raise BadInput(
             "No parameter of the teacher requires grad, so there is nothing to learn. Call "
             "requires_grad_() on those that should be learned."
         )
+    phi: Params = {**own}
     result = method(
-        problem, optimizer, theta, own, inner=inner, outer=outer, state=state, adjoint=adjoint
+        problem, optimizer, theta, phi, inner=inner, outer=outer, state=state, adjoint=adjoint
     )
     for name, parameter in own.items():
         found = result.value[name].to(parameter.dtype)

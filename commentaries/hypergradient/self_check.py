@@ -70,7 +70,7 @@ class Check:
     def __str__(self) -> str:
         """The table, and what to take from it."""
         head = ("method", "steps", "‖F‖", "cosine", "norm ratio", "residual", "products")
-        lines = [head]
+        lines: list[tuple[str, ...]] = [head]
         for row in self.rows:
             numbers = (row.cosine, row.norm_ratio, row.relative_residual)
             lines.append(

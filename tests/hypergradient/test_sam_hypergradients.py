@@ -96,7 +96,7 @@ def test_exact_is_the_slope_of_training(name):
 
 
 @every_variant
-@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("every", [1, 2, "sqrt"])
 def test_recomputed_graphs_give_the_same(every, name):
     kept = unrolled(VARIANTS[name], 7)
     recomputed = unrolled(VARIANTS[name], 7, Unrolled(every=every))
