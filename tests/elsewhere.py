@@ -59,6 +59,8 @@ class Elsewhere(TorchDispatchMode):
         out = func(*near[0], **near[1])
         if target is not None:
             far = torch.device(target) == DEVICE
+        if func is _aten._efficientzerotensor.default and not out.dim():
+            return out  # the tangent of a Python number, which torch wants on the CPU
         if not far:
             return out
         if func is _aten.copy_.default:
