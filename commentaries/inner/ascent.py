@@ -193,7 +193,8 @@ class Momentum:
 def _normalised(a: Params) -> Params:
     """a / ‖a‖, and zeros for zeros."""
     a = _scaled(a)
-    return p.scale(a, p.dot(a, a).clamp_min(0.5).rsqrt())
+    square = torch.stack([torch.dot(v.flatten(), v.flatten()) for v in a.values()]).sum()
+    return p.scale(a, square.clamp_min(0.5).rsqrt())
 
 
 def _scaled(a: Params) -> Params:
@@ -203,6 +204,7 @@ def _scaled(a: Params) -> Params:
     of at least one, or is zero, with zero for its derivative: a norm is cut off at ½, so that
     nothing is divided by zero.
     """
-    largest = torch.stack([value.detach().abs().amax() for value in a.values()]).amax()
+    sizes = [torch.linalg.vector_norm(value.detach(), math.inf) for value in a.values()]
+    largest = torch.stack(sizes).amax()
     largest = torch.where(largest == 0, torch.inf, largest)
     return {name: value / largest for name, value in a.items()}
