@@ -169,11 +169,10 @@ class SAM:
 
     def ascent_step(self, gradient: Params, params: Params, state: SAMState) -> Params:
         """ρ / steps along the direction: the whole of ε where one step is taken."""
+        if not isinstance(self.rho, dict):
+            return self.ascent.direction(gradient, params, state.ascent, self.rho / self.steps)
         direction = self.ascent.direction(gradient, params, state.ascent)
-        if isinstance(self.rho, dict):
-            rho = self.rho
-            return {k: rho[k] / self.steps * value for k, value in direction.items()}
-        return p.scale(direction, self.rho / self.steps)
+        return {k: self.rho[k] / self.steps * value for k, value in direction.items()}
 
     def _climb_groups(self, grad_fn: GradFn, params: Params, state: SAMState) -> _Climb:
         """The mean of the groups' climbs, each of which counts by its size."""

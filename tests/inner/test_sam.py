@@ -562,7 +562,7 @@ def test_a_gradient_of_zero_climbs_nowhere(options, dtype):
     assert second["w"].any()
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_the_ascent_does_not_see_the_scale_of_the_loss_in_float32(scale):
     network, theta, phi = tanh_network()
     theta = {k: v.float() for k, v in theta.items()}

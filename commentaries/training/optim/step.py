@@ -253,7 +253,9 @@ class _Nowhere:
     def init(self, params: Params) -> NoState:
         return NoState()
 
-    def direction(self, gradient: Params, params: Params, state: Any) -> Params:
+    def direction(
+        self, gradient: Params, params: Params, state: Any, length: float | Tensor = 1.0
+    ) -> Params:
         return {name: value.new_zeros(()) for name, value in gradient.items()}
 
     def observe(self, gradient: Params, state: Any) -> Any:
