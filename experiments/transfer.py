@@ -1,6 +1,6 @@
 """What was learned with a small student teaches a larger one.
 
-    python -m experiments.transfer                  # conv2 teaches resnet32; hours on 2 cores
+    python -m experiments.transfer                  # conv2 teaches conv4; an hour on 2 cores
     python -m experiments.transfer --preset smoke   # one short cell
     python -m experiments.transfer --preset full --device cuda   # conv2 teaches resnet18
 
@@ -34,8 +34,7 @@ class Arguments:
     """Which cells to measure.
 
     Attributes:
-        preset: "paper": resnet32, 1,000 steps. "smoke": one short cell. "full": resnet18, 10,000
-            steps.
+        preset: "paper": conv4, 600 steps. "smoke": one short cell. "full": resnet18, 10,000 steps.
         seeds: Of the cells.
         name: Of the result file.
         workers: Processes of one thread.
@@ -56,11 +55,11 @@ def cells(arguments: Arguments) -> list[Lessons]:
         masked = masks.job_of(masks.Row("pasted_digits", "window"), seed, arguments.device)
         mixed = mixing.job_of(mixing.Row("cifar100"), seed, arguments.device)
         for kind, job in (("mixing", mixed), ("masks", masked)):
-            steps = 10_000 if arguments.preset == "full" else 1_000
+            steps = 10_000 if arguments.preset == "full" else 600
             job = replace(job, recipe=Recipe(steps=steps, batch=64, weight_decay=5e-4))
             if arguments.preset == "smoke":
                 job = shortened(job)
-            taught = "resnet18" if arguments.preset == "full" else "resnet32"
+            taught = "resnet18" if arguments.preset == "full" else "conv4"
             labels = {"commentary": kind, "data": job.data}
             found.append(Lessons(job, labels, (taught,), METHODS[kind]))
     return found
