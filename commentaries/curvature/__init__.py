@@ -4,5 +4,15 @@ from .finite_difference import FiniteDifference
 from .gauss_newton import GaussNewton
 from .gradient import Curvature
 from .hessian import Hessian
+from .kept import Kept
+from .kfac import KFAC, KroneckerFactors
 
-__all__ = ["Curvature", "FiniteDifference", "GaussNewton", "Hessian"]
+__all__ = [
+    "KFAC",
+    "Curvature",
+    "FiniteDifference",
+    "GaussNewton",
+    "Hessian",
+    "Kept",
+    "KroneckerFactors",
+]
