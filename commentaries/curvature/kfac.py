@@ -157,18 +157,17 @@ class KFAC:
                 uses = [(call, next(gradients)) for call in layer.calls]
                 seen = [call.spread(gradient) for call, gradient in uses if gradient is not None]
                 if seen:
-                    g = self._rows(seen, total=True)
+                    g = self._rows(seen, total=True).to(covariance)
                     covariance += g.mT @ g
             for value, gradient in zip(diagonal.values(), gradients, strict=True):
                 if gradient is not None:
                     value += gradient.square()
         blocks = []
         for layer, covariance in zip(layers, outputs, strict=True):
-            a = self._rows([call.inputs() for call in layer.calls], total=False)
+            a = self._rows([call.inputs() for call in layer.calls], total=False).to(covariance)
             if layer.bias is not None:
                 a = torch.cat([a, torch.ones_like(a[:, :, :1])], dim=2)
-            inputs = a.mT @ a / a.shape[1]
-            blocks.append(Block(layer.weight, layer.bias, inputs.to(covariance), covariance))
+            blocks.append(Block(layer.weight, layer.bias, a.mT @ a / a.shape[1], covariance))
         factors = {f"{b.weight}.{i}": b[i] for b in blocks for i in (2, 3)}
         if not p.is_finite(factors | diagonal):
             raise NonFinite(

@@ -376,6 +376,26 @@ def test_single_precision(split):
     assert relative_error({k: v.double() for k, v in found.items()}, exact) < 1e-2
 
 
+def test_a_forward_pass_in_reduced_precision():
+    student, theta, batch = classifier()
+    theta = {name: value.float() for name, value in theta.items()}
+    batch = batch._replace(x=batch.x.float())
+    whole = composed(student)
+
+    def outputs(theta, phi, batch):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            z, y = whole.outputs(theta, phi, batch)
+        return z.float(), y
+
+    full = KFAC(DAMPING)(whole, theta, {}, batch).blocks
+    reduced = KFAC(DAMPING)(Composed(outputs, whole.loss), theta, {}, batch).blocks
+    for a, b in zip(full, reduced, strict=True):
+        for i in (2, 3):
+            assert b[i].dtype == torch.float32
+            assert relative_error(b[i], a[i]) < 0.02
+        assert relative_error(b.outputs, a.outputs) > 0
+
+
 # As a preconditioner.
 
 
