@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from .. import params as p
 from ..errors import NotConverged, check_not_negative, check_positive
 from ..types import Params, Product
+from .power import largest_eigenvalue
 from .solver import Solution, damped
 
 GROWTH_LIMIT = 10.0
-"""How far the remainder b - A x may grow before the series counts as divergent."""
+"""How far the remainder b - A x may grow before a solver counts as divergent."""
+
+SAFETY = 1.25
+"""An automatic step size is 1 / (SAFETY · λ): the series converges if λ ≥ 0.4 max λ."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +27,27 @@ class Neumann:
 
     Attributes:
         terms: K ≥ 1. Costs K - 1 products, one more with a warm start, one more for the residual.
-        step_size: α > 0.
+        step_size: α > 0. None: 1 / (1.25 λ) with λ the largest eigenvalue of AP (in size) that
+            ``power_iterations`` products from the first remainder find. What they do not find the
+            remainder has little of.
         damping: δ ≥ 0: solves with A + δI instead, which bounds the effect of small or slightly
             negative eigenvalues.
         measure_residual: Whether to take the last product that the residual needs.
+        power_iterations: Products that an automatic step size costs, at every call.
     """
 
     terms: int
-    step_size: float
+    step_size: float | None = None
     damping: float = 0.0
     measure_residual: bool = True
+    power_iterations: int = 5
 
     def __post_init__(self) -> None:
         check_positive("terms", self.terms)
-        check_positive("step_size", self.step_size)
+        if self.step_size is not None:
+            check_positive("step_size", self.step_size)
         check_not_negative("damping", self.damping)
+        check_positive("power_iterations", self.power_iterations)
 
     def __call__(
         self,
@@ -49,7 +59,8 @@ class Neumann:
         """See `LinearSolver`.
 
         Raises:
-            NotConverged: The remainder b - A x is not finite or grew tenfold.
+            NotConverged: The remainder b - A x is not finite or grew tenfold; or the step size is
+                automatic and the eigenvalue that dominates is zero or negative.
         """
         apply = damped(product, self.damping)
         precondition = precondition or (lambda v: v)
@@ -57,12 +68,18 @@ class Neumann:
         # Invariant: rest = b - A x, and the next summand is α P rest.
         rest = b if x0 is None else p.subtract(b, apply(x0))
         products = 0 if x0 is None else 1
-        size = float(p.norm(b))
+        size, length = float(p.norm(b)), float(p.norm(rest))
         # a warm start may be far off: what must not grow is the remainder it leaves
-        scale = size if x0 is None else max(size, float(p.norm(rest)))
+        scale = max(size, length)
+        step_size = self.step_size
+        if step_size is None:
+            if length == 0:
+                return Solution(x, p.norm(rest), products, True)
+            step_size = self._step_size(lambda v: apply(precondition(v)), rest)
+            products += self.power_iterations
         negative = False
         for term in range(self.terms):
-            summand = p.scale(precondition(rest), self.step_size)
+            summand = p.scale(precondition(rest), step_size)
             x = p.add(x, summand)
             if term == self.terms - 1 and not self.measure_residual:
                 return Solution(x, None, products, False, negative)
@@ -70,17 +87,27 @@ class Neumann:
             products += 1
             negative |= float(p.dot(summand, a_summand)) < 0
             rest = p.subtract(rest, a_summand)
-            self._check(float(p.norm(rest)), scale, term)
+            self._check(float(p.norm(rest)), scale, term, step_size)
         residual = p.norm(rest) / size if size else p.norm(rest)
         return Solution(x, residual, products, bool(residual < 1e-6), negative)
 
-    def _check(self, length: float, scale: float, term: int) -> None:
+    def _step_size(self, product: Product, rest: Params) -> float:
+        largest = largest_eigenvalue(product, rest, self.power_iterations)
+        if largest.curvature < 0:
+            raise NotConverged(
+                f"The eigenvalue that dominates the series is negative (about "
+                f"{largest.curvature:.3g}), so it diverges with any step size. Add damping, use "
+                "curvature.GaussNewton(), or give a step_size to few terms."
+            )
+        return 1 / (SAFETY * largest.value)
+
+    def _check(self, length: float, scale: float, term: int, step_size: float) -> None:
         if length <= GROWTH_LIMIT * scale:
             return
         raise NotConverged(
             f"The Neumann series diverges: after {term + 1} of {self.terms} summands the remainder "
             f"is {length / max(scale, 1e-300):.3g} times what it was at first. Its step size "
-            f"{self.step_size:g} is above 2 over the largest eigenvalue, or the curvature is "
+            f"{step_size:g} is above 2 over the largest eigenvalue, or the curvature is "
             "negative. Lower step_size, add damping, use curvature.GaussNewton(), or use "
             "solvers.ConjugateGradient."
         )

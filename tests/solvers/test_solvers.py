@@ -5,68 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import flat, relative_error, shaped
+from systems import SHAPES, System, contracting, orthogonal, positive, size
 
 from commentaries.errors import BadInput, NotConverged
-from commentaries.solvers import ConjugateGradient, Dense, Identity, Neumann, Solution
-
-SHAPES = [
-    {"a": (2, 3), "b": (4,)},
-    {"w": (3, 3), "bias": (3,), "scale": ()},
-    {"z": (2, 2, 2), "a": (1,)},
-]
-
-
-class System:
-    """A x = b with a known x; ``calls`` counts the products."""
-
-    def __init__(self, matrix, shapes, seed, dtype=torch.float64):
-        g = torch.Generator().manual_seed(seed)
-        self.matrix = matrix.to(dtype)
-        self.like = {k: torch.zeros(s, dtype=dtype) for k, s in shapes.items()}
-        self.x = shaped(torch.randn(len(matrix), generator=g, dtype=torch.float64), self.like)
-        self.x = {k: v.to(dtype) for k, v in self.x.items()}
-        self.b = self.apply(self.x)
-        self.calls = 0
-
-    def apply(self, v):
-        return shaped(self.matrix @ flat(v), self.like)
-
-    def product(self, v):
-        self.calls += 1
-        return self.apply(v)
-
-    def true_residual(self, x):
-        return float((self.matrix @ flat(x) - flat(self.b)).norm() / flat(self.b).norm())
-
-
-def size(shapes):
-    return sum(torch.Size(s).numel() for s in shapes.values())
-
-
-def orthogonal(n, seed):
-    g = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64))[0]
-
-
-def positive(shapes, seed, condition=30.0, top=1.0):
-    """Eigenvalues from top / condition to top."""
-    n = size(shapes)
-    Q = orthogonal(n, seed)
-    eigenvalues = top * torch.logspace(0, 1, n, base=1 / condition, dtype=torch.float64)
-    return System(Q @ torch.diag(eigenvalues) @ Q.mT, shapes, seed + 1)
-
-
-def contracting(shapes, seed):
-    """Not symmetric; I - A has norm ½."""
-    n = size(shapes)
-    g = torch.Generator().manual_seed(seed)
-    M = torch.randn(n, n, generator=g, dtype=torch.float64)
-    return System(
-        torch.eye(n, dtype=torch.float64) - M / (2 * torch.linalg.matrix_norm(M, 2)),
-        shapes,
-        seed + 1,
-    )
-
+from commentaries.solvers import (
+    ConjugateGradient,
+    Dense,
+    Identity,
+    Neumann,
+    Nystrom,
+    Preconditioned,
+    Solution,
+)
 
 seeds = st.integers(0, 2**31)
 shapes = st.sampled_from(SHAPES)
@@ -147,7 +97,9 @@ def test_neumann_does_not_need_symmetry(seed, shapes):
 
 
 SOLVERS = [Neumann(5, 0.7), Neumann(400, 0.7), ConjugateGradient(3, 1e-9), Dense(),
-           ConjugateGradient(40, 1e-9), Identity(0.5, measure_residual=True)]  # fmt: skip
+           ConjugateGradient(40, 1e-9), Identity(0.5, measure_residual=True), Neumann(3),
+           Neumann(400), ConjugateGradient(3, measure_residual=True),
+           Preconditioned(ConjugateGradient(10, 1e-9), Nystrom(4, 1e-2))]  # fmt: skip
 every_solver = pytest.mark.parametrize("solver", SOLVERS, ids=str)
 
 
@@ -174,7 +126,9 @@ def test_contract(solver, warm):
     assert first.converged == (float(first.relative_residual) < 1e-6)
 
 
-@pytest.mark.parametrize("solver", [ConjugateGradient(50, 1e-12), Dense(), Neumann(900, 0.8)])
+@pytest.mark.parametrize(
+    "solver", [ConjugateGradient(50, 1e-12), Dense(), Neumann(900, 0.8), Neumann(1500)]
+)
 @pytest.mark.parametrize("damping", [0.0, 0.3, 0.01])
 def test_damping_solves_the_shifted_system(solver, damping):
     system = positive(SHAPES[1], 8)
@@ -206,7 +160,8 @@ def test_two_warm_starts_continue_one_series():
     assert relative_error(rest.value, whole.value) < 1e-13
 
 
-@pytest.mark.parametrize("solver", [Neumann(800, 1.0), ConjugateGradient(50, 1e-9)], ids=str)
+@pytest.mark.parametrize("solver", [Neumann(800, 1.0), Neumann(800), ConjugateGradient(50, 1e-9)],
+                         ids=str)  # fmt: skip
 def test_a_warm_start_far_away_is_no_divergence(solver):
     # the next outer batch may have a much smaller gradient than the last one
     system = positive(SHAPES[0], 4)
@@ -216,8 +171,11 @@ def test_a_warm_start_far_away_is_no_divergence(solver):
 
 
 @pytest.mark.parametrize(
-    "solver", [ConjugateGradient(10, 1e-9), Neumann(3, 0.5), Dense(), Identity()], ids=str
-)
+    "solver",
+    [ConjugateGradient(10, 1e-9), Neumann(3, 0.5), Neumann(3), Dense(), Identity(),
+     Nystrom(4, 0.1), Preconditioned(ConjugateGradient(), Nystrom(4, 0.1))],
+    ids=str,
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_right_hand_side_of_zero_has_the_solution_zero(solver, dtype):
     system = System(positive(SHAPES[0], 4).matrix, SHAPES[0], 0, dtype)
@@ -310,7 +268,9 @@ def test_negative_curvature_makes_a_series_diverge_and_is_flagged_before():
 
 
 @pytest.mark.parametrize(
-    "solver", [ConjugateGradient(), Neumann(3, 0.1), Dense()], ids=["cg", "neumann", "dense"]
+    "solver",
+    [ConjugateGradient(), Neumann(3, 0.1), Neumann(3), Dense(), Nystrom(3, 0.1)],
+    ids=["cg", "neumann", "automatic", "dense", "nystrom"],
 )
 def test_a_product_that_is_not_a_number_raises(solver):
     system = positive(SHAPES[0], 5)
@@ -383,6 +343,9 @@ def test_a_dense_matrix_too_large_is_refused():
         lambda: ConjugateGradient(damping=float("nan")),
         lambda: Dense(damping=-1e-3),
         lambda: Identity(0.0),
+        lambda: Neumann(2, power_iterations=0),
+        lambda: Nystrom(0, 0.1),
+        lambda: Nystrom(3, 0.0),
     ],
 )
 def test_options_out_of_range_are_refused(build):
