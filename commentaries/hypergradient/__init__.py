@@ -1,7 +1,7 @@
 """dL_V/dφ: how a change of the commentary changes the trained student's validation loss."""
 
 from .bridge import TorchOptimizer
-from .implicit import Implicit
+from .implicit import Implicit, Preconditioner
 from .module import backward
 from .result import Hypergradient, HypergradientResult
 from .self_check import Check, check
@@ -12,6 +12,7 @@ __all__ = [
     "Hypergradient",
     "HypergradientResult",
     "Implicit",
+    "Preconditioner",
     "TorchOptimizer",
     "Unrolled",
     "backward",

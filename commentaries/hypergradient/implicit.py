@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,12 @@ from ..curvature import Curvature, Hessian
 from ..inner.optimizer import InnerOptimizer, step
 from ..problem import Bilevel
 from ..solvers import LinearSolver, Neumann
-from ..types import Batch, Params, Product
+from ..types import Batch, Loss, Params, Product
 from .residual import Residual
 from .result import HypergradientResult, Optimizer, check_finite, check_inputs, optimizer_at
+
+Preconditioner = Callable[[Loss, Params, Params, Batch], Product]
+"""(inner loss, θ, φ, batch) -> v -> P v with P ≈ H⁻¹ up to scale; `curvature.Kept` is one."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,17 @@ class Implicit:
     Attributes:
         solver: How Hᵀ x = b is solved.
         curvature: How ∇L is differentiated.
-        precondition: Whether the solver gets P = -∂(update)/∂G, the derivative of the optimiser's
-            own step: with `solvers.Identity` SAMA; with ``Neumann(K, 1)`` what K unrolled steps
-            give.
+        precondition: What the solver gets as P. True: -∂(update)/∂G, the derivative of the
+            optimiser's own step: with `solvers.Identity` SAMA; with ``Neumann(K, 1)`` what K
+            unrolled steps give. A function builds P from the inner problem:
+            ``curvature.Kept(curvature.KFAC(damping), every=10)``; with `solvers.Identity` the
+            K-FAC hypergradient, with `solvers.ConjugateGradient` its bias goes and few products
+            are needed. What the optimiser adds to the gradient P knows by its damping alone.
     """
 
     solver: LinearSolver = field(default_factory=lambda: Neumann(terms=1, step_size=1.0))
     curvature: Curvature = field(default_factory=Hessian)
-    precondition: bool = False
+    precondition: bool | Preconditioner = False
 
     def __call__(
         self,
@@ -78,11 +84,16 @@ class Implicit:
 
         theta = p.detach(theta)
         F = Residual(self.curvature, problem.inner, optimizer, theta, phi, inner[-1], state)
+        precondition: Product | None = None
+        if callable(self.precondition):
+            precondition = self.precondition(problem.inner, theta, p.detach(phi), inner[-1])
+        elif self.precondition:
+            precondition = self._step_derivative(moving, theta, F)
         solution = self.solver(
             F.product,  # v -> Hᵀ v
             b,
             adjoint,
-            self._step_derivative(moving, theta, F) if self.precondition else None,
+            precondition,
         )
         mixed = F.mixed_product(solution.value)  # (∂F/∂φ)ᵀ x
         value = p.subtract(direct, mixed)
