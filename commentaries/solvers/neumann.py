@@ -32,14 +32,15 @@ class Neumann:
             remainder has little of.
         damping: δ ≥ 0: solves with A + δI instead, which bounds the effect of small or slightly
             negative eigenvalues.
-        measure_residual: Whether to take the last product that the residual needs.
+        measure_residual: Whether to take the last product, which only the residual needs. None:
+            where there are more terms than one; a single term then costs no product at all.
         power_iterations: Products that an automatic step size costs, at every call.
     """
 
     terms: int
     step_size: float | None = None
     damping: float = 0.0
-    measure_residual: bool = True
+    measure_residual: bool | None = None
     power_iterations: int = 5
 
     def __post_init__(self) -> None:
@@ -77,11 +78,12 @@ class Neumann:
                 return Solution(x, p.norm(rest), products, True)
             step_size = self._step_size(lambda v: apply(precondition(v)), rest)
             products += self.power_iterations
+        measured = self.terms > 1 if self.measure_residual is None else self.measure_residual
         negative = False
         for term in range(self.terms):
             summand = p.scale(precondition(rest), step_size)
             x = p.add(x, summand)
-            if term == self.terms - 1 and not self.measure_residual:
+            if term == self.terms - 1 and not measured:
                 return Solution(x, None, products, False, negative)
             a_summand = apply(summand)
             products += 1

@@ -40,7 +40,7 @@ CLASSES, CHANNELS, SIZE = 10, 3, 32
 STEPS = 3
 
 METHODS: dict[str, tuple[Hypergradient, int]] = {
-    "implicit, 1 term": (Implicit(Neumann(1, LR)), 1),
+    "implicit, 1 term": (Implicit(Neumann(1, LR, measure_residual=True)), 1),
     "implicit, 1 term, no residual": (Implicit(Neumann(1, LR, measure_residual=False)), 1),
     f"unrolled, {STEPS} steps": (Unrolled(), STEPS),
 }

@@ -77,7 +77,7 @@ def test_neumann_has_exactly_as_many_summands_as_terms(seed, shapes, terms, rate
     A, b = system.matrix, flat(system.b)
     step = torch.eye(len(b), dtype=torch.float64) - rate * A
     by_hand = rate * sum(torch.linalg.matrix_power(step, i) @ b for i in range(terms))
-    measured = Neumann(terms, rate)(system.product, system.b)
+    measured = Neumann(terms, rate, measure_residual=True)(system.product, system.b)
     assert relative_error(measured.value, by_hand) < 1e-13
     assert measured.products == system.calls == terms
     system.calls = 0
@@ -86,6 +86,9 @@ def test_neumann_has_exactly_as_many_summands_as_terms(seed, shapes, terms, rate
     assert unmeasured.products == system.calls == terms - 1
     assert unmeasured.relative_residual is None
     assert not unmeasured.converged
+    system.calls = 0
+    by_default = Neumann(terms, rate)(system.product, system.b)
+    assert by_default.products == system.calls == (terms if terms > 1 else 0)
 
 
 @quick
@@ -142,7 +145,9 @@ def test_damping_solves_the_shifted_system(solver, damping):
 
 
 @pytest.mark.parametrize(
-    ("solver", "products"), [(ConjugateGradient(50, 1e-9), 1), (Neumann(1, 0.5), 2)], ids=str
+    ("solver", "products"),
+    [(ConjugateGradient(50, 1e-9), 1), (Neumann(1, 0.5, measure_residual=True), 2)],
+    ids=str,
 )
 def test_warm_start_at_the_solution_stays_there(solver, products):
     system = positive(SHAPES[0], 4)
