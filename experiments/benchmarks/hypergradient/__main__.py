@@ -113,7 +113,7 @@ def cases(arguments: Arguments) -> dict[str, Callable[[int], list[Cell]]]:
                 return accuracy.measure(
                     trained(seed),
                     condition,
-                    limit=20 if smoke else 400,
+                    limit=20 if smoke else 300,
                     rounds=rounds,
                     seed=seed,
                     device=device,

@@ -125,7 +125,7 @@ def _equal_time(
             continue
         steps |= {f"{name}, {k}": of_peer(peer, k) for k in (few, many)}
     for name, method in _ours(plain.decay).items():
-        warm: dict[str, Any] = at.arguments() | {"adjoint": method(**at.arguments()).adjoint}  # pyright: ignore[reportArgumentType]
+        warm: dict[str, Any] = at.arguments() | {"adjoint": method(**at.arguments()).adjoint}
         steps[name] = lambda method=method, warm=warm: method(**warm)
     # in tens, so that factors that are made at every tenth step count once
     tens = {name: lambda step=step: [step() for _ in range(10)] for name, step in steps.items()}

@@ -64,15 +64,21 @@ def betty_neumann(plain: Plain, products: int, step_size: float) -> Tensor:
     from betty.hypergradient.neumann import neumann
 
     config = SimpleNamespace(neumann_iterations=products, neumann_alpha=step_size)
-    return neumann(plain.outer_gradient(), *_levels(plain, config))[0]
+    found: Any = neumann(plain.outer_gradient(), *_levels(plain, config))
+    return found[0]
 
 
 def betty_conjugate_gradients(plain: Plain, products: int, step_size: float) -> Tensor:
-    """betty-ml's ``cg``, without its engine around it."""
+    """betty-ml's ``cg``, without its engine around it.
+
+    Its next direction is made from the remainder before the step, not after it, so the iterations
+    are not those of conjugate gradients.
+    """
     from betty.hypergradient.cg import cg
 
     config = SimpleNamespace(cg_iterations=products, cg_alpha=1.0)
-    return cg(plain.outer_gradient(), *_levels(plain, config))[0]
+    found: Any = cg(plain.outer_gradient(), *_levels(plain, config))
+    return found[0]
 
 
 def torchopt_neumann(plain: Plain, products: int, step_size: float) -> Tensor:
@@ -103,14 +109,14 @@ def curvlinops_kfac(plain: Plain, products: int, step_size: float) -> Tensor:
     factors = KFACLinearOperator(
         plain.network,
         nn.CrossEntropyLoss(),
-        plain.theta,
+        list(plain.network.parameters()),
         [(plain.x, plain.y)],
         fisher_type="type-2",
         separate_weight_and_bias=False,
         check_deterministic=False,
     )
     inverse = KFACInverseLinearOperator(factors, damping=plain.decay, use_exact_damping=True)
-    found = inverse @ [value.detach() for value in b]
+    found: Any = inverse @ [value.detach() for value in b]
     return -torch.autograd.grad(F, plain.logits, found)[0]
 
 
@@ -141,7 +147,7 @@ def _torchopt(plain: Plain, solve: Any) -> Tensor:
 
     b = plain.outer_gradient()
     logits = plain.logits.detach().requires_grad_()
-    found = solution(tuple(plain.theta), logits)
+    found: Any = solution(tuple(plain.theta), logits)
     return torch.autograd.grad(found, logits, b)[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ class Ours:
     inner: Batch
     outer: Batch
 
-    def arguments(self) -> dict[str, object]:
+    def arguments(self) -> dict[str, Any]:
         """For a call of a hypergradient."""
         return {
             "problem": self.problem,
@@ -177,7 +177,7 @@ def digits(
     """Handwritten digits, some training labels wrong: x (n, 64), y, validation x and y; float64."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(found.target), generator=generator)[: examples + outer]
     x = torch.tensor(found.data / 16)[order]

@@ -80,7 +80,7 @@ def variants(plain: Plain, terms: int) -> dict[str, Callable[[], tuple[Tensor, A
         return peer(plain, products, STEP_SIZE), plain.student_step()
 
     def of_ours(method: Implicit, at: Ours) -> tuple[Tensor, Any]:
-        result = method(**at.arguments())  # pyright: ignore[reportArgumentType]
+        result = method(**at.arguments())
         return result.value["logits"], result.theta
 
     at = ours(plain)
