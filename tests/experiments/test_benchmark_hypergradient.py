@@ -12,7 +12,7 @@ from commentaries.hypergradient import Implicit
 from commentaries.solvers import ConjugateGradient, Neumann
 from experiments import store
 from experiments.benchmarks.hypergradient import unrolled
-from experiments.benchmarks.hypergradient.__main__ import Arguments, run
+from experiments.benchmarks.hypergradient.__main__ import Arguments, run, verdict
 from experiments.benchmarks.hypergradient.peers import CONJUGATE, SERIES
 from experiments.benchmarks.hypergradient.plain import Plain, ours
 
@@ -110,9 +110,10 @@ def test_every_unroll_is_the_same():
 
 def test_smoke_rows_come_out(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "RESULTS", tmp_path)
-    run(Arguments(preset="smoke", cases=("accuracy",)))
+    kept = run(Arguments(preset="smoke", cases=("accuracy",)))
     content = json.loads((tmp_path / "benchmark_hypergradient_smoke.json").read_text())
     rows = {(row["case"], row["variant"], row["metric"]): row["value"] for row in content["rows"]}
     reached = {key[1] for key in rows if key[0] == "cosine 0.99, condition 1e2"}
     assert {"ours, CG", "ours, CG with K-FAC", "hypertorch, CG"} <= reached
     assert rows["cosine 0.99, condition 1e2", "ours, CG", "cosine"] >= 0.99
+    assert [row[2:4] for row in verdict(kept)] == [["ours, CG with K-FAC", "time"]]

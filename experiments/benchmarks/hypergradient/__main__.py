@@ -76,6 +76,18 @@ METRICS = (
 the exact hypergradient, or where there is none with the loop's; products with the matrix; and the
 relative error of what is compared first."""
 
+AIMS = (
+    ("K=2", "ours, Hessian", "time", 0.80),
+    ("K=2", "ours, Hessian", "memory", 0.80),
+    ("K=2", "ours, Gauss-Newton", "time", 0.65),
+    ("K=20", "ours, Hessian", "time", 0.98),
+    ("K=20", "ours, Gauss-Newton", "time", 0.70),
+    *((f"condition 1e{k}", "ours, CG with K-FAC", "time", 0.33) for k in (2, 3, 4, 5)),
+    ("T=100", "ours, 10 graphs at a time", "time", 1.5),
+    ("T=100", "ours, 10 graphs at a time", "memory", 0.15),
+)
+"""How a case ends, the variant, what is measured, and the most that it should be."""
+
 
 def cases(arguments: Arguments) -> dict[str, Callable[[int], list[Cell]]]:
     """Every case by its name, as a function of the seed."""
@@ -195,9 +207,20 @@ def table(kept: Store) -> list[list[Any]]:
     return [[*labels, *(values.get(key) for key in METRICS)] for labels, values in found.items()]
 
 
+def verdict(kept: Store) -> list[list[Any]]:
+    """What has an aim, with its 95 % interval over the seeds."""
+    return [
+        [*(row[key] for key in LABELS), metric, row["value"], row["low"], row["high"], aim]
+        for row in kept.rows()
+        for case, variant, metric, aim in AIMS
+        if row["case"].endswith(case) and (row["variant"], row["metric"]) == (variant, metric)
+    ]
+
+
 def main() -> None:
     kept = run(tyro.cli(Arguments, description=__doc__))
     print(text_table([*LABELS, *METRICS], table(kept)))
+    print(f"\n{text_table([*LABELS, 'metric', 'ratio', 'low', 'high', 'at most'], verdict(kept))}")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,6 @@ WANTED = 0.99
 
 KFAC_ALONE = "curvlinops, K-FAC"
 PEERS: dict[str, Peer] = {**SERIES, **CONJUGATE, KFAC_ALONE: curvlinops_kfac}
-AIM = 0.33
-"""The most that the ratio of our fastest way to the best peer should be."""
 
 
 class Trained(NamedTuple):

@@ -27,14 +27,6 @@ TOLERANCE = 2e-2
 
 SHARED = "kept graph, gradient shared"
 OURS: dict[str, Curvature] = {"ours, Hessian": Hessian(), "ours, Gauss-Newton": GaussNewton()}
-AIMS = {
-    (2, "ours, Hessian", "time"): 0.80,
-    (2, "ours, Hessian", "memory"): 0.80,
-    (2, "ours, Gauss-Newton", "time"): 0.65,
-    (20, "ours, Hessian", "time"): 0.98,
-    (20, "ours, Gauss-Newton", "time"): 0.7,
-}
-"""The most that the ratio to the best peer should be: by terms, variant and what is measured."""
 
 
 def problem(batch: int, seed: int, device: str, *, network: str = "resnet18") -> Plain:
