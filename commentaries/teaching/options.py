@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 from tyro.conf import Suppress
 
 from ..data import is_own
-from ..errors import BadInput, check_fraction, check_not_negative, check_positive, unknown
+from ..errors import (
+    BadInput,
+    check_fraction,
+    check_less,
+    check_not_negative,
+    check_positive,
+    unknown,
+)
 from ..hypergradient import Hypergradient, Implicit, Unrolled
 from ..solvers import Identity, Neumann
 from ..training import Recipe
@@ -69,6 +76,7 @@ class Settings:
             check_not_negative(name, getattr(self, name))
         for name in ("momentum", "average"):
             check_fraction(name, getattr(self, name))
+        check_less("warm_up", self.warm_up, "steps", self.steps)
 
     @property
     def hypergradient(self) -> Hypergradient:
