@@ -23,6 +23,7 @@ from . import masks, mixing
 from .lessons import Lessons, compare, shortened
 from .store import Store
 
+RECIPE = Recipe(batch=64, weight_decay=5e-4, warm_up=0.05)
 METHODS = {
     "mixing": (OURS, "no mixing", "standard mixup", "shuffled classes"),
     "masks": (OURS, "no mask", "centre window", "shuffled masks"),
@@ -57,7 +58,7 @@ def cells(arguments: Arguments) -> list[Lessons]:
         mixed = replace(mixed, alphas=(1.0,))  # what `experiments.mixing` picks, each time
         for kind, job in (("mixing", mixed), ("masks", masked)):
             steps = 10_000 if arguments.preset == "full" else 300
-            job = replace(job, recipe=Recipe(steps=steps, batch=64, weight_decay=5e-4))
+            job = replace(job, recipe=replace(RECIPE, steps=steps))
             if arguments.preset == "smoke":
                 job = shortened(job)
             taught = "resnet18" if arguments.preset == "full" else "conv4"
