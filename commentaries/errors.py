@@ -52,6 +52,15 @@ def check_fraction(name: str, value: float) -> None:
         raise BadInput(f"{name} is {value}, but must be at least 0 and below 1.")
 
 
+def check_less(name: str, value: float, above: str, limit: float) -> None:
+    """Refuses what is not less than something else."""
+    if not value < limit:
+        raise BadInput(
+            f"{name} is {value}, but must be less than {above}, which is {limit}. Lower {name}, or "
+            f"raise {above}."
+        )
+
+
 def check_not_negative(name: str, value: float) -> None:
     """Refuses negative and non-finite numbers."""
     if not 0 <= value < float("inf"):

@@ -21,9 +21,9 @@ import tyro
 from torch import Tensor, nn
 
 from commentaries.inner import InnerOptimizer
-from commentaries.networks import build
 from commentaries.student import Student
 from commentaries.training import Recipe
+from commentaries.training.students import network_for
 from commentaries.types import Batch, Inputs, Params
 
 from .flat import (
@@ -159,21 +159,14 @@ def pretrained(planned: Planned) -> tuple[Pretrained, dict[str, float]]:
     """The student that all methods start from, and what it scores on its own task."""
     plan, seed = planned.plan, planned.seed
     source = images_of(SOURCE, plan.source, seed, planned.device)
-    mean = source.train.x.mean((0, 2, 3)).tolist()
-    std = source.train.x.std((0, 2, 3), correction=0).tolist()
-
-    def network(outputs: int) -> nn.Module:
-        return build(
-            plan.student, outputs, channels=3, size=32, width=plan.width, mean=mean, std=std
-        )
-
-    student = Student(lambda: network(100))
+    student = Student(network_for(source.train, plan.student, width=plan.width))
     recipe = suited(plan.source.recipe, source.train, plan.student, "flip_crop")
     made = trained(student, source, recipe, recipe.optimizer, seed=seed)
     seen = source.train.x[:SEEN].split(256)
     batches = [Batch(x, torch.empty(len(x)), torch.arange(len(x))) for x in seen]
     statistics = student.statistics(made.theta, batches)
-    start = Pretrained(lambda: network(10), made.theta, statistics)
+    renewed = network_for(source.train, plan.student, outputs=10, width=plan.width)
+    start = Pretrained(renewed, made.theta, statistics)
     return start, scores_of(student, source, made)
 
 

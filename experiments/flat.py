@@ -189,8 +189,8 @@ def print_verdict(kept: Store, rows: Sequence[str], pairs: Sequence[Against]) ->
     for values in sorted({tuple(cell[name] for name in rows) for cell in kept.cells}):
         row = dict(zip(rows, values, strict=True))
         for method, base, metric in pairs:
-            own = by_seed(kept, "accuracy", method=method, **row)
-            other = by_seed(kept, metric, method=base, **row)
+            own = kept.by_seed("accuracy", method=method, **row)
+            other = kept.by_seed(metric, method=base, **row)
             if own.keys() & other.keys():
                 name = base if metric == "accuracy" else f"{base}, {metric}"
                 lines.append([*shown(values), method, name, *ahead(own, other)])
@@ -200,15 +200,6 @@ def print_verdict(kept: Store, rows: Sequence[str], pairs: Sequence[Against]) ->
 def shown(labels: Sequence[Any]) -> list[str]:
     """Labels for a table, numbers with all their digits."""
     return [f"{label:g}" if isinstance(label, float) else str(label) for label in labels]
-
-
-def by_seed(kept: Store, metric: str, **labels: Any) -> dict[int, float]:
-    """Seed -> what was measured with these labels."""
-    return {
-        cell["seed"]: cell[metric]
-        for cell in kept.cells
-        if cell.get(metric) is not None and all(cell[k] == v for k, v in labels.items())
-    }
 
 
 def ahead(own: dict[int, float], other: dict[int, float]) -> list[Cell]:

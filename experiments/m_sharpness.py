@@ -38,7 +38,6 @@ from .flat import (
     SMOKE,
     Against,
     Sizes,
-    by_seed,
     images_of,
     print_verdict,
     scores_of,
@@ -235,7 +234,7 @@ def print_curves(kept: Store) -> None:
     lines = []
     for row in sorted({tuple(cell[name] for name in ROW) for cell in kept.cells}):
         where = dict(zip(ROW, row, strict=True))
-        errors = [by_seed(kept, "error", method=name, **where).values() for name in methods]
+        errors = [kept.by_seed("error", method=name, **where).values() for name in methods]
         lines.append([*shown(row), *(mean(each) if each else None for each in errors)])
     print(f"\ntest error\n{text_table([*ROW, *methods], lines)}")
 

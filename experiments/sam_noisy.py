@@ -18,11 +18,10 @@ from commentaries.cleaning.learner import Learned, Settings
 from commentaries.cleaning.prepared import Prepared, prepare
 from commentaries.data import LabelledImages
 from commentaries.inner import InnerOptimizer
-from commentaries.networks import build
 from commentaries.student import Student
 from commentaries.teaching.mixing import standard_mixup
 from commentaries.training import Examples, Recipe, follow, log_probabilities
-from commentaries.training.students import student_for
+from commentaries.training.students import network_for, student_for
 
 from .flat import (
     CLIMBING,
@@ -114,16 +113,8 @@ class Bfloat16(nn.Module):
 
 def student_in_bfloat16(train: LabelledImages, name: str) -> Student:
     """`student_for` in mixed precision."""
-    channels, size = train.x.shape[1:3]
-    mean = train.x.mean((0, 2, 3)).tolist()
-    std = train.x.std((0, 2, 3), correction=0).tolist()
-
-    def made() -> nn.Module:
-        outputs = len(train.classes)
-        network = build(name, outputs, channels=channels, size=size, mean=mean, std=std)
-        return Bfloat16(network)
-
-    return Student(made)
+    made = network_for(train, name)
+    return Student(lambda: Bfloat16(made()))
 
 
 class Chosen(NamedTuple):

@@ -51,7 +51,8 @@ class Steepest:
     """The ε of ‖ε‖_p = 1 with the greatest ⟨ε, g⟩ (Foret et al. 2021, equation 2).
 
     ε = sign(g) |g|^(q - 1) / ‖g‖_q^(q - 1) with 1/p + 1/q = 1: for p = 2 g / ‖g‖, for p = ∞ the
-    signs. The norms are over all parameters together.
+    signs. The norms are over all parameters together. With p = 2, ε is zero where ‖g‖² is too
+    small or too large for the precision of g (in float32, ‖g‖ below 3e-16 or above 1e19).
 
     Attributes:
         p: Of the norm, above 1; ``math.inf`` for the signs.
@@ -202,6 +203,7 @@ class Momentum:
 
 def _scaled_to(length: float | Tensor, a: Params) -> Params:
     """length · a / ‖a‖; zeros, also in derivatives, where ‖a‖² is too small or large to be held."""
+    # not `p.dot`, which would write all squares down first
     square = torch.stack([torch.dot(v.flatten(), v.flatten()) for v in a.values()]).sum()
     limits = torch.finfo(square.dtype)
     least = limits.tiny / limits.eps

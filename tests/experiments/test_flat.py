@@ -23,7 +23,7 @@ from experiments import (
     sam_variants,
     store,
 )
-from experiments.flat import Against, by_seed, print_verdict
+from experiments.flat import Against, print_verdict
 from experiments.store import Store
 
 generator = torch.Generator().manual_seed(0)
@@ -59,7 +59,7 @@ def kept(tmp_path, monkeypatch):
 
 
 def test_differences_are_taken_seed_by_seed(kept):
-    found = by_seed(kept, "accuracy", method="SAM"), by_seed(kept, "accuracy", method="SGD")
+    found = kept.by_seed("accuracy", method="SAM"), kept.by_seed("accuracy", method="SGD")
     mean, half, seeds = flat.ahead(*found)
     # 0.3, 0.1, 0.3; t(2) = 4.30265; the seed that SGD lacks does not count
     assert mean == pytest.approx(0.7 / 3)
