@@ -1,8 +1,11 @@
 """Few-shot learning: episodes, MAML and its kin, and weights learned for support examples."""
 
 from .episodes import Episode, Episodes, stacked
+from .evaluate import Evaluation, evaluate
+from .loop import MetaState, MetaStep, meta_train, start
 from .maml import MAML, MetaGradient
 from .meta_parameters import RATE, START, TEACHER, part, under
+from .support_network import SupportNetwork
 
 __all__ = [
     "MAML",
@@ -11,8 +14,15 @@ __all__ = [
     "TEACHER",
     "Episode",
     "Episodes",
+    "Evaluation",
     "MetaGradient",
+    "MetaState",
+    "MetaStep",
+    "SupportNetwork",
+    "evaluate",
+    "meta_train",
     "part",
     "stacked",
+    "start",
     "under",
 ]

@@ -14,7 +14,7 @@ from ..problem import Composed
 from ..student import Student
 from ..types import Batch, Inputs, Loss, Params
 from .episodes import Episode
-from .support_statistics import SupportStatistics
+from .normalisation import NormalisedBy, ReverseMode, SupportStatistics
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Task:
     Several tasks (`stacked`) are one problem whose θ has a first dimension (tasks, ...) and whose
     losses are the *sums* over the tasks: the gradient of a sum is each task's own. Only the losses
     run under `vmap`, with normalisation from primitives (`Student`); every derivative of them is
-    taken outside, as for one task.
+    taken outside, as for one task. All derivatives are of reverse mode.
 
     Attributes:
         student: The network.
@@ -62,9 +62,9 @@ class Task:
     def inner(self) -> Loss:
         """The loss of the support set, as the commentary shows it."""
         if self.commentary is None:
-            one = judged(self.student, self.criterion)
+            one = judged(self._student, self.criterion)
         else:
-            one = taught(self.student, self.commentary, self.criterion)
+            one = taught(self._student, self.commentary, self.criterion)
         return _summed(one) if self.many else one
 
     def outer(self, theta: Params, phi: Params, query: Batch) -> Tensor:
@@ -80,26 +80,38 @@ class Task:
 
         def one(theta: Params, shown: Inputs, asked: Inputs) -> Tensor:
             if not self.by_support:
-                return self.student(theta, asked, seed=query.seed)
+                return self._student(theta, asked, seed=query.seed)
             first = support.index.shape[-1]
-            statistics = SupportStatistics(first)
-            return self.student._forward(
-                theta, _joined(shown, asked), query.seed, None, statistics
-            )[first:]
+            student = NormalisedBy(self.student, SupportStatistics(first))
+            return student(theta, _joined(shown, asked), seed=query.seed)[first:]
 
         if not self.many:
             return one(theta, support.x, query.x)
         return vmap(one, randomness="different")(theta, support.x, query.x)
 
     def weights(self, theta: Params, teacher: Params, batch: Batch) -> Tensor | None:
-        """(n,) weights that the commentary gives a support set; None where it gives none."""
-        if self.commentary is None:
+        """(way · shot,) weights that the commentary gives a support set; of many (tasks, ...).
+
+        None where there is no commentary, or one without weights.
+        """
+        commentary = self.commentary
+        if commentary is None or commentary(teacher, _first(batch, self.many)).weight is None:
             return None
-        lesson = self.commentary(teacher, batch)
-        if callable(lesson.weight) and not isinstance(lesson.weight, Tensor):
-            z = self.student(theta, lesson.x, seed=batch.seed)
+
+        def one(theta: Params, x: Inputs, y: Tensor, index: Tensor) -> Tensor:
+            lesson = commentary(teacher, batch._replace(x=x, y=y, index=index))
+            if isinstance(lesson.weight, Tensor):
+                return lesson.weight
+            assert lesson.weight is not None
+            z = self._student(theta, lesson.x, seed=batch.seed)
             return lesson.weight(self.criterion(z, lesson.target))
-        return lesson.weight
+
+        inputs = (theta, batch.x, batch.y, batch.index)
+        return vmap(one, randomness="different")(*inputs) if self.many else one(*inputs)
+
+    @property
+    def _student(self) -> Student:
+        return self.student if self.many else NormalisedBy(self.student, ReverseMode())
 
 
 def _summed(one: Composed) -> Loss:
@@ -127,3 +139,11 @@ def _joined(first: Inputs, second: Inputs) -> Inputs:
     assert isinstance(first, Tensor)
     assert isinstance(second, Tensor)
     return torch.cat([first, second])
+
+
+def _first(batch: Batch, many: bool) -> Batch:
+    """One support set, of stacked ones the first."""
+    if not many:
+        return batch
+    x = {k: v[0] for k, v in batch.x.items()} if isinstance(batch.x, dict) else batch.x[0]
+    return batch._replace(x=x, y=batch.y[0], index=batch.index[0])
