@@ -85,7 +85,8 @@ def drawn_classes(
             f"{validation} validation and {test} test classes leave none of {len(classes)} to "
             "train on. Ask for fewer, or give more classes."
         )
-    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed)).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = torch.randperm(len(classes), generator=generator).tolist()
     drawn = {
         "test": order[:test],
         "validation": order[test : test + validation],
