@@ -57,7 +57,8 @@ class MAML:
             et al. 2019) and needs ``proximal``.
         commentary: What the student is shown of the support set, such as `ExampleWeights` of an
             `ImageNetwork` or a `SupportNetwork`. ``batch.progress`` is k / (steps - 1) at step k,
-            and 1 at steps beyond those. It is learned together with the initialisation.
+            and 1 at steps beyond those. It is learned together with the initialisation. With
+            `Implicit` the weights of progress 1 are those that count.
         learn_rates: Learn one rate for each step and parameter tensor (MAML++, Antoniou et al.
             2019), which begin at the optimizer's ``lr``. At further steps the last one is used.
         proximal: λ ≥ 0: adaptation minimises L(θ) + ½ λ ‖θ - θ_0‖².
