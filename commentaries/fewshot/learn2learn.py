@@ -101,5 +101,5 @@ def from_learn2learn(wrapped: nn.Module, *, steps: int, **options: Any) -> MAML:
             f"{type(wrapped).__name__} has no module, lr and first_order. Give a model wrapped in "
             "learn2learn.algorithms.MAML."
         )
-    given = {"first_order": bool(first_order)} | options
+    given: dict[str, Any] = {"first_order": bool(first_order)} | options
     return MAML(Student(module), SGD(float(lr)), steps=steps, **given)

@@ -64,7 +64,8 @@ def write_few_shot_page(folder: RunFolder, job: FewShotJob) -> Path:
     Raises:
         BadRun: A file is missing or cannot be read, or the page cannot be written.
     """
-    result, kept = folder.read_json("result.json"), checkpoint.load(folder.path / EVALUATION, None)
+    result = folder.read_json("result.json")
+    kept: Any = checkpoint.load(folder.path / EVALUATION, None)  # like nothing: as it was saved
     sections: list[Section] = [
         Plot(
             "Accuracy against adaptation steps",
@@ -104,7 +105,7 @@ def accuracy_by_step(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
     if len(methods) > 1:
         axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="best")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     label_axes(axes, x="adaptation steps", y="accuracy")
     return figure
 
@@ -122,7 +123,7 @@ def weights_by_step(found: Mapping[str, Any]) -> Figure:
             steps = np.arange(1, len(values) + 1)
             axes.plot(steps, values, "-o", color=colour, markersize=4, linewidth=1.6, label=name)
     axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="best")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     label_axes(axes, x="adaptation step", y="mean weight")
     return figure
 

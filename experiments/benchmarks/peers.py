@@ -80,7 +80,7 @@ def torchopt() -> Peer:
 
     def make(module: nn.Module, episodes: Sequence[Episode], *, lr: float, steps: int) -> Loss:
         optimizer = MetaSGD(module, lr=lr)
-        leaves = dict(module.named_parameters())
+        leaves: Params = dict(module.named_parameters())
 
         def loss() -> tuple[Tensor, Params]:
             begun = extract_state_dict(module, by="reference", detach_buffers=True)
