@@ -12,7 +12,6 @@ from .. import params as p
 from ..primitives import Primitives, moments
 from ..student import Student
 from ..types import Inputs, Params
-from .pooling import halved, is_halving
 
 
 class NormalisedBy(Student):
@@ -82,22 +81,11 @@ class SupportStatistics(_Replaced):
 
 
 class ReverseMode(_Replaced):
-    """Batch normalisation by PyTorch's kernel, and 2 x 2 max-pooling faster than PyTorch's.
+    """Batch normalisation by PyTorch's kernel, whose gradient is differentiable arithmetic.
 
     For any order of reverse mode; not for `torch.func`, nor for forward mode. The gradient is
     the kernel's too, and its derivative a few passes over the values.
     """
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func is functional.max_pool2d and is_halving(*args, **(kwargs or {})):
-            return halved(args[0])
-        return super().__torch_function__(func, types, args, kwargs)
 
     def batch_norm(
         self,
@@ -170,7 +158,7 @@ class _BatchNormGradient(torch.autograd.Function):
             # gy may itself depend on x and weight: aliases, so that each is taken for itself
             inputs = {k: v.view_as(v) for k, v in (("gy", gy), ("x", x), ("weight", weight))}
             live = {name: value for name, value in inputs.items() if value.requires_grad}
-            found = _arithmetic(inputs["gy"], inputs["x"], inputs["weight"], ctx.eps)
+            found = _arithmetic(*inputs.values(), ctx.eps)
             pulled = p.gradients(found, live, [a, b, c], create_graph=True)
             return *(pulled.get(name) for name in inputs), None, None, None
         shape = [1, -1] + [1] * (x.dim() - 2)
