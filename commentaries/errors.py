@@ -40,10 +40,25 @@ def check_positive(name: str, value: object) -> None:
         raise BadInput(f"{name} is {value}, but must be positive and finite. Choose {name} > 0.")
 
 
+def check_count(name: str, value: object) -> None:
+    """Refuses what is not a positive whole number."""
+    if not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name} is {value}, but counts something. Choose 1, 2, 3, ...")
+
+
 def check_fraction(name: str, value: float) -> None:
     """Refuses what is not in [0, 1)."""
     if not 0 <= value < 1:
         raise BadInput(f"{name} is {value}, but must be at least 0 and below 1.")
+
+
+def check_less(name: str, value: float, above: str, limit: float) -> None:
+    """Refuses what is not less than something else."""
+    if not value < limit:
+        raise BadInput(
+            f"{name} is {value}, but must be less than {above}, which is {limit}. Lower {name}, or "
+            f"raise {above}."
+        )
 
 
 def check_not_negative(name: str, value: float) -> None:

@@ -12,7 +12,9 @@ from .types import Params
 
 def add(a: Params, b: Params, scale: float | Tensor = 1.0) -> Params:
     """a + scale · b."""
-    return {name: value + scale * b[name] for name, value in a.items()}
+    if isinstance(scale, Tensor):
+        return {name: value + scale * b[name] for name, value in a.items()}
+    return {name: value.add(b[name], alpha=scale) for name, value in a.items()}
 
 
 def subtract(a: Params, b: Params) -> Params:

@@ -141,15 +141,8 @@ def print_verdict(kept: Store) -> None:
 
 def paired_differences(kept: Store, labels: tuple, ours: dict, rival: dict) -> list[float]:
     """Ours minus the rival, seed by seed."""
-
-    def by_seed(row: dict) -> dict[int, float]:
-        return {
-            cell["seed"]: cell[row["metric"]]
-            for cell in kept.cells
-            if cell["method"] == row["method"] and row_of(cell) == labels
-        }
-
-    own, other = by_seed(ours), by_seed(rival)
+    where = dict(zip(ROW, labels, strict=True))
+    own, other = (kept.by_seed(r["metric"], method=r["method"], **where) for r in (ours, rival))
     return [own[seed] - other[seed] for seed in sorted(own)]
 
 

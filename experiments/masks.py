@@ -38,8 +38,6 @@ ROWS = (
     Row("swapped_backgrounds", "unet"),
     Row("coloured_mnist", "unet"),
     Row("pasted_digits", "window", "unrolled"),
-    Row("pasted_photos", "window"),
-    Row("pasted_digits", "unet"),
 )
 
 METRICS = (

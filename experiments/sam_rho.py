@@ -15,10 +15,11 @@ import tyro
 
 from commentaries.report.tables import text_table
 from commentaries.training import RHOS, search_rho
-from commentaries.training.students import rate_scale, student_for
+from commentaries.training.students import student_for
 
+from .flat import CLIMBING, SMOKE, Sizes, images_of, suited
 from .parallel import run_all
-from .sam import CLIMBING, DATA, SMOKE, Sizes, images_of
+from .sam import DATA
 from .store import Cell, Store
 
 GRIDS = {"SAM": RHOS, "ASAM": tuple(10 * rho for rho in RHOS)}
@@ -67,12 +68,11 @@ def measure(searched: Searched) -> list[Cell]:
     """The held-out accuracy of every radius of one method."""
     data, method, seed, sizes = searched
     images = images_of(data, replace(sizes, held_out=100), seed).train
-    student, recipe = student_for(images, "conv2"), sizes.recipe
     found = search_rho(
-        student,
+        student_for(images, "conv2"),
         images.x,
         images.y,
-        replace(recipe, lr=recipe.lr * rate_scale(images, "conv2"), augment="flip_crop"),
+        suited(sizes.recipe, images, "conv2", "flip_crop"),
         seed=seed,
         rhos=GRIDS[method],
         climbing=CLIMBING[method],

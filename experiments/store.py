@@ -67,6 +67,14 @@ class Store:
             for cell in self.cells
         )
 
+    def by_seed(self, metric: str, **labels: Any) -> dict[int, float]:
+        """Seed -> what was measured with these labels."""
+        return {
+            cell["seed"]: cell[metric]
+            for cell in self.cells
+            if cell.get(metric) is not None and all(cell[k] == v for k, v in labels.items())
+        }
+
     def add(self, cells: Iterable[Cell]) -> None:
         """Adds measurements and rewrites the file, the summary with it."""
         self.cells.extend(cells)

@@ -1,6 +1,6 @@
 """What was learned with a small student teaches a larger one.
 
-    python -m experiments.transfer                  # conv2 teaches resnet32; hours on 2 cores
+    python -m experiments.transfer                  # conv2 teaches conv4; an hour on 2 cores
     python -m experiments.transfer --preset smoke   # one short cell
     python -m experiments.transfer --preset full --device cuda   # conv2 teaches resnet18
 
@@ -23,6 +23,7 @@ from . import masks, mixing
 from .lessons import Lessons, compare, shortened
 from .store import Store
 
+RECIPE = Recipe(batch=64, weight_decay=5e-4, warm_up=0.05)
 METHODS = {
     "mixing": (OURS, "no mixing", "standard mixup", "shuffled classes"),
     "masks": (OURS, "no mask", "centre window", "shuffled masks"),
@@ -34,8 +35,7 @@ class Arguments:
     """Which cells to measure.
 
     Attributes:
-        preset: "paper": resnet32, 1,000 steps. "smoke": one short cell. "full": resnet18, 10,000
-            steps.
+        preset: "paper": conv4, 300 steps. "smoke": one short cell. "full": resnet18, 10,000 steps.
         seeds: Of the cells.
         name: Of the result file.
         workers: Processes of one thread.
@@ -55,12 +55,13 @@ def cells(arguments: Arguments) -> list[Lessons]:
     for seed in arguments.seeds:
         masked = masks.job_of(masks.Row("pasted_digits", "window"), seed, arguments.device)
         mixed = mixing.job_of(mixing.Row("cifar100"), seed, arguments.device)
+        mixed = replace(mixed, alphas=(1.0,))  # what `experiments.mixing` picks, each time
         for kind, job in (("mixing", mixed), ("masks", masked)):
-            steps = 10_000 if arguments.preset == "full" else 1_000
-            job = replace(job, recipe=Recipe(steps=steps, batch=64, weight_decay=5e-4))
+            steps = 10_000 if arguments.preset == "full" else 300
+            job = replace(job, recipe=replace(RECIPE, steps=steps))
             if arguments.preset == "smoke":
                 job = shortened(job)
-            taught = "resnet18" if arguments.preset == "full" else "resnet32"
+            taught = "resnet18" if arguments.preset == "full" else "conv4"
             labels = {"commentary": kind, "data": job.data}
             found.append(Lessons(job, labels, (taught,), METHODS[kind]))
     return found

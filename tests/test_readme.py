@@ -19,5 +19,5 @@ def test_the_readme_has_code_and_exactly_the_two_commands():
     assert BLOCKS
     assert [command.strip() for command in commands] == [
         "pip install -e . && commentaries learn weights",
-        'pip install -e ".[dev]" && pytest',
+        'pip install -e ".[dev]" && pytest -n 2',
     ]

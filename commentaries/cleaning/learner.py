@@ -26,6 +26,7 @@ from ..errors import (
     NonFinite,
     NotConverged,
     check_fraction,
+    check_less,
     check_not_negative,
     check_positive,
     unknown,
@@ -108,6 +109,7 @@ class Settings:
             check_not_negative(name, getattr(self, name))
         for name in ("share", "momentum", "average"):
             check_fraction(name, getattr(self, name))
+        check_less("warm_up", self.warm_up, "steps", self.steps)
 
     @property
     def hypergradient(self) -> Hypergradient:

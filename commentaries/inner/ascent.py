@@ -1,4 +1,4 @@
-"""In which direction sharpness-aware optimisers climb before they descend: ε = ρ · direction."""
+"""In which direction sharpness-aware optimisers climb before they descend."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ class Ascent(Protocol):
         """The state before the first step."""
         ...
 
-    def direction(self, gradient: Params, params: Params, state: Any) -> Params:
-        """ε / ρ, of length one in the direction's own norm; zero where nothing says whither.
+    def direction(
+        self, gradient: Params, params: Params, state: Any, length: float | Tensor = 1.0
+    ) -> Params:
+        """ε of this length in the direction's own norm; zero where nothing says whither.
 
         Differentiable. ``gradient`` is empty where none is needed.
         """
@@ -49,7 +51,8 @@ class Steepest:
     """The ε of ‖ε‖_p = 1 with the greatest ⟨ε, g⟩ (Foret et al. 2021, equation 2).
 
     ε = sign(g) |g|^(q - 1) / ‖g‖_q^(q - 1) with 1/p + 1/q = 1: for p = 2 g / ‖g‖, for p = ∞ the
-    signs. The norms are over all parameters together.
+    signs. The norms are over all parameters together. With p = 2, ε is zero where ‖g‖² is too
+    small or too large for the precision of g (in float32, ‖g‖ below 3e-16 or above 1e19).
 
     Attributes:
         p: Of the norm, above 1; ``math.inf`` for the signs.
@@ -66,19 +69,21 @@ class Steepest:
         """Nothing."""
         return NoState()
 
-    def direction(self, gradient: Params, params: Params, state: NoState) -> Params:
+    def direction(
+        self, gradient: Params, params: Params, state: NoState, length: float | Tensor = 1.0
+    ) -> Params:
         """See the class."""
         if math.isinf(self.p):
             # what is not finite stays so: the sign of NaN is 0 to torch, and 0 · ∞ is NaN
-            return {name: value.sign() + 0 * value for name, value in gradient.items()}
+            return {name: length * value.sign() + 0 * value for name, value in gradient.items()}
         if self.p == 2:
-            return _normalised(gradient)
-        gradient = _scaled(gradient)
+            return _scaled_to(length, gradient)
+        gradient = _by_largest(gradient)
         power = 1 / (self.p - 1)  # q - 1
         tiny = torch.finfo(next(iter(gradient.values())).dtype).tiny
         sizes = {name: value.abs().clamp_min(tiny) for name, value in gradient.items()}
         total = torch.stack([size.pow(power + 1).sum() for size in sizes.values()]).sum()
-        factor = total.clamp_min(0.5) ** (-1 / self.p)
+        factor = length * total.clamp_min(0.5) ** (-1 / self.p)
         return {name: factor * v.sign() * sizes[name].pow(power) for name, v in gradient.items()}
 
     def observe(self, gradient: Params, state: NoState) -> NoState:
@@ -110,13 +115,15 @@ class Adaptive:
         """Nothing."""
         return NoState()
 
-    def direction(self, gradient: Params, params: Params, state: NoState) -> Params:
+    def direction(
+        self, gradient: Params, params: Params, state: NoState, length: float | Tensor = 1.0
+    ) -> Params:
         """See the class."""
         adapted = [name for name in gradient if self.only is None or self.only(name)]
         sizes = {name: params[name].abs() + self.eta for name in adapted}
         stretched = {k: v * sizes[k] if k in sizes else v for k, v in gradient.items()}
-        unit = _normalised(stretched)
-        return {k: v * sizes[k] if k in sizes else v for k, v in unit.items()}
+        stretched = _scaled_to(length, stretched)
+        return {k: v * sizes[k] if k in sizes else v for k, v in stretched.items()}
 
     def observe(self, gradient: Params, state: NoState) -> NoState:
         """Nothing."""
@@ -144,10 +151,12 @@ class Random:
         """No steps."""
         return RandomState(torch.zeros((), dtype=torch.int64))
 
-    def direction(self, gradient: Params, params: Params, state: RandomState) -> Params:
+    def direction(
+        self, gradient: Params, params: Params, state: RandomState, length: float | Tensor = 1.0
+    ) -> Params:
         """See the class."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(state.step))
-        return _normalised(p.random_like(params, generator))
+        return _scaled_to(length, p.random_like(params, generator))
 
     def observe(self, gradient: Params, state: RandomState) -> RandomState:
         """One step more."""
@@ -181,28 +190,34 @@ class Momentum:
         """Zeros."""
         return MomentumState(p.zeros_like(params))
 
-    def direction(self, gradient: Params, params: Params, state: MomentumState) -> Params:
+    def direction(
+        self, gradient: Params, params: Params, state: MomentumState, length: float | Tensor = 1.0
+    ) -> Params:
         """See the class."""
-        return p.scale(_normalised(state.momentum), -1.0)
+        return _scaled_to(-length, state.momentum)
 
     def observe(self, gradient: Params, state: MomentumState) -> MomentumState:
         """One gradient more."""
         return MomentumState(p.add(gradient, state.momentum, self.decay))
 
 
-def _normalised(a: Params) -> Params:
-    """a / ‖a‖, and zeros for zeros."""
-    a = _scaled(a)
-    return p.scale(a, p.dot(a, a).clamp_min(0.5).rsqrt())
+def _scaled_to(length: float | Tensor, a: Params) -> Params:
+    """length · a / ‖a‖; zeros, also in derivatives, where ‖a‖² is too small or large to be held."""
+    # not `p.dot`, which would write all squares down first
+    square = torch.stack([torch.dot(v.flatten(), v.flatten()) for v in a.values()]).sum()
+    limits = torch.finfo(square.dtype)
+    least = limits.tiny / limits.eps
+    inverse = torch.where(square > least, square.clamp_min(least).rsqrt(), 0)
+    return p.scale(a, length * inverse)
 
 
-def _scaled(a: Params) -> Params:
-    """Divided by its largest entry, so that no square is too small or too large to be held.
+def _by_largest(a: Params) -> Params:
+    """Divided by its largest entry, so that no power is too small or too large to be held.
 
     Directions do not change with the scale, nor do their derivatives. What comes out has a norm
-    of at least one, or is zero, with zero for its derivative: a norm is cut off at ½, so that
-    nothing is divided by zero.
+    of at least one, or is zero, with zero for its derivative.
     """
-    largest = torch.stack([value.detach().abs().amax() for value in a.values()]).amax()
+    values = [value.detach() for value in a.values()]
+    largest = torch.stack([torch.maximum(v.amax(), -v.amin()) for v in values]).amax()
     largest = torch.where(largest == 0, torch.inf, largest)
     return {name: value / largest for name, value in a.items()}

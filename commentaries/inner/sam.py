@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import params as p
-from ..errors import BadInput, check_not_negative, check_positive, unknown
+from ..errors import BadInput, check_count, check_not_negative, check_positive, unknown
 from ..types import GradFn, Params
 from .ascent import Ascent, Steepest
 from .optimizer import InnerOptimizer
@@ -25,7 +25,7 @@ class SAMState(NamedTuple):
         ascent: Of the direction.
         step: Steps taken, an int64 scalar on the CPU.
         turn: What the last ascent added to the gradient, orthogonal to it; zeros before the
-            first. Empty where each step climbs.
+            first. Empty where nothing is reused.
         cosine: Of the last gradient with and without the second-order term, a scalar; NaN
             without ``second_order``.
     """
@@ -77,8 +77,10 @@ class SAM:
     def __post_init__(self) -> None:
         for name, value in self.rho.items() if isinstance(self.rho, dict) else [("", self.rho)]:
             check_positive(f"rho of {name!r}" if name else "rho", value)
-        for name in ("steps", "group", "every"):
-            check_positive(name, getattr(self, name))
+        for name in ("steps", "every"):
+            check_count(name, getattr(self, name))
+        if self.group is not None:
+            check_count("group", self.group)
         check_not_negative("reuse", self.reuse)
         if self.jacobian not in get_args(Jacobian):
             raise unknown("jacobian", self.jacobian, get_args(Jacobian))
@@ -96,14 +98,29 @@ class SAM:
                         f"without a gradient. Leave {name} at {plain}, or choose Steepest."
                     )
 
+    @property
+    def reuses(self) -> bool:
+        """Whether steps between climbs are turned by what the last climb found."""
+        return self.every > 1 and self.reuse > 0
+
     def init(self, params: Params) -> SAMState:
-        """States of the base and the ascent; nothing is kept yet."""
+        """States of the base and the ascent; nothing is kept yet.
+
+        Raises:
+            BadInput: ρ is given by name, and lacks one of the parameters.
+        """
         first = next(iter(params.values()))
+        for name in params:
+            if isinstance(self.rho, dict) and name not in self.rho:
+                raise BadInput(
+                    f"rho has no value for the parameter {name!r}. Give one for each parameter, or "
+                    "one number for all."
+                )
         return SAMState(
             base=self.base.init(params),
             ascent=self.ascent.init(params),
             step=torch.zeros((), dtype=torch.int64),
-            turn=p.zeros_like(params) if self.every > 1 else {},
+            turn=p.zeros_like(params) if self.reuses else {},
             cosine=torch.full((), torch.nan, dtype=first.dtype, device=first.device),
         )
 
@@ -113,20 +130,12 @@ class SAM:
         """∇L(θ + ε), the state, and the loss of the first pass (of the only one where one is)."""
         if self.every > 1 and int(state.step) % self.every:
             return self._between(grad_fn, params, state)
-        n, m = grad_fn.size, self.group or grad_fn.size
-        groups = [slice(start, min(start + m, n)) for start in range(0, n, m)]
-        if len(groups) == 1:
-            climb = self._climb(grad_fn, params, state, None)
-        else:
-            climb = _mean(
-                [self._climb(grad_fn, params, state, rows) for rows in groups],
-                [(rows.stop - rows.start) / n for rows in groups],
-            )
+        climb = self._climb_groups(grad_fn, params, state)
         G = climb.sharp
         if self.second_order:
             G = p.add(climb.sharp, climb.bend)
             state = state._replace(cosine=_cosine(p.detach(climb.sharp), p.detach(G)))
-        if self.every > 1:
+        if self.reuses:
             along = p.dot(G, climb.flat) * _inverse(p.dot(climb.flat, climb.flat))
             turn = p.add(G, climb.flat, -along)
             rounding = 8 * torch.finfo(along.dtype).eps  # what is no longer is no turn
@@ -160,11 +169,24 @@ class SAM:
 
     def ascent_step(self, gradient: Params, params: Params, state: SAMState) -> Params:
         """ρ / steps along the direction: the whole of ε where one step is taken."""
+        if not isinstance(self.rho, dict):
+            return self.ascent.direction(gradient, params, state.ascent, self.rho / self.steps)
         direction = self.ascent.direction(gradient, params, state.ascent)
-        if isinstance(self.rho, dict):
-            rho = self.rho
-            return {k: rho[k] / self.steps * value for k, value in direction.items()}
-        return p.scale(direction, self.rho / self.steps)
+        return {k: self.rho[k] / self.steps * value for k, value in direction.items()}
+
+    def _climb_groups(self, grad_fn: GradFn, params: Params, state: SAMState) -> _Climb:
+        """The mean of the groups' climbs, each of which counts by its size."""
+        n, m = grad_fn.size, self.group or grad_fn.size
+        if m >= n:
+            return self._climb(grad_fn, params, state, None)
+        total = None
+        for start in range(0, n, m):
+            rows = slice(start, min(start + m, n))
+            climb = self._climb(grad_fn, params, state, rows)
+            share = (rows.stop - rows.start) / n
+            total = climb.scaled(share) if total is None else total.plus(climb, share)
+        assert total is not None
+        return total
 
     def _climb(
         self, grad_fn: GradFn, params: Params, state: SAMState, rows: slice | None
@@ -212,7 +234,7 @@ class SAM:
     ) -> tuple[Params, SAMState, Tensor]:
         """A step without a climb, turned as the last climb turned its gradient."""
         gradient, loss = grad_fn(params)
-        if self.reuse:
+        if self.reuses:
             length = self.reuse * _length(gradient) * _inverse(_length(state.turn))
             gradient = p.add(gradient, state.turn, length)
         return gradient, state, loss
@@ -226,20 +248,16 @@ class _Climb(NamedTuple):
     bend: Params
     loss: Tensor
 
+    def scaled(self, share: float) -> _Climb:
+        """share · self."""
+        sharp, flat, bend = (p.scale(part, share) for part in self[:3])
+        return _Climb(sharp, flat, bend, share * self.loss)
 
-def _mean(climbs: list[_Climb], shares: list[float]) -> _Climb:
-    def mean(values: list[Params]) -> Params:
-        total = p.scale(values[0], shares[0])
-        for share, value in zip(shares[1:], values[1:], strict=True):
-            total = p.add(total, value, share)
-        return total
-
-    return _Climb(
-        sharp=mean([climb.sharp for climb in climbs]),
-        flat=mean([climb.flat for climb in climbs]),
-        bend=mean([climb.bend for climb in climbs]),
-        loss=torch.stack([s * climb.loss for s, climb in zip(shares, climbs, strict=True)]).sum(),
-    )
+    def plus(self, other: _Climb, share: float) -> _Climb:
+        """self + share · other."""
+        pairs = zip(self[:3], other[:3], strict=True)
+        sharp, flat, bend = (p.add(a, b, share) for a, b in pairs)
+        return _Climb(sharp, flat, bend, self.loss + share * other.loss)
 
 
 def _cosine(a: Params, b: Params) -> Tensor:

@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 from tyro.conf import Suppress
 
 from ..data import is_own
-from ..errors import BadInput, check_fraction, check_not_negative, check_positive, unknown
+from ..errors import (
+    BadInput,
+    check_fraction,
+    check_less,
+    check_not_negative,
+    check_positive,
+    unknown,
+)
 from ..hypergradient import Hypergradient, Implicit, Unrolled
 from ..solvers import Identity, Neumann
 from ..training import Recipe
@@ -69,6 +76,7 @@ class Settings:
             check_not_negative(name, getattr(self, name))
         for name in ("momentum", "average"):
             check_fraction(name, getattr(self, name))
+        check_less("warm_up", self.warm_up, "steps", self.steps)
 
     @property
     def hypergradient(self) -> Hypergradient:
@@ -235,12 +243,18 @@ class MasksJob(LessonJob):
             for a window that keeps its size, which it would only drive out of the image.
         entropy: Price of a mask's spread over the pixels.
         correlation: Of the misleading cue with the label, in the sets that are made here.
+        recipe: How the students of the comparison are trained. Their learning rate rises in the
+            first twentieth of the steps: from a full one, some that see little of an image end
+            with the same answer to all.
         kind: What a run of this job is called.
     """
 
     data: str = "digits_on_photos"
     settings: Settings = field(
         default_factory=lambda: Settings(steps=1200, outer_lr=3e-3, warm_up=400)
+    )
+    recipe: Recipe = field(
+        default_factory=lambda: Recipe(steps=1000, weight_decay=5e-4, warm_up=0.05)
     )
     mask: MaskName = "window"
     deviation: float = 0.2

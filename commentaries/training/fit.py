@@ -58,7 +58,9 @@ class Recipe:
         steps: Training steps, at least.
         passes: Passes over the examples, at least.
         batch: Examples drawn for each step.
-        lr: Learning rate at the start; it falls to zero along a half cosine.
+        lr: Greatest learning rate; it falls to zero along a half cosine.
+        warm_up: Share of the steps in which it rises to that from zero, in [0, 1). Networks
+            without normalisation may die of a full first step: all answers become alike.
         momentum: Of Nesterov's method.
         weight_decay: Coefficient of θ in the gradient.
         rho: How far `inner.SAM` climbs before each step, often 0.05 to 0.2; 0 does not climb.
@@ -76,6 +78,7 @@ class Recipe:
     passes: int = 0
     batch: int = 128
     lr: float = 0.2
+    warm_up: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-3
     rho: float = 0.0
@@ -87,6 +90,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "lr", "anchors"):
             check_positive(name, getattr(self, name))
+        check_fraction("warm_up", self.warm_up)
         check_fraction("momentum", self.momentum)
         check_fraction("average", self.average)
         check_fraction("share", self.share)
@@ -99,6 +103,11 @@ class Recipe:
     def steps_for(self, size: int) -> int:
         """Training steps on so many examples."""
         return max(self.steps, math.ceil(self.passes * size / self.batch))
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step."""
+        risen = min((step + 1) / (self.warm_up * steps), 1.0) if self.warm_up else 1.0
+        return self.lr * risen * 0.5 * (1 + math.cos(math.pi * step / steps))
 
     def optimizer(self, lr: float) -> InnerOptimizer[Any]:
         """How a step with this learning rate is taken."""
@@ -226,8 +235,7 @@ def _descend(
     optimizer = optimizer or recipe.optimizer
     state = optimizer(recipe.lr).init(theta)
     for step, (loss, batch) in enumerate(islice(draws, steps)):
-        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-        now = optimizer(recipe.lr * cosine)
+        now = optimizer(recipe.rate(step, steps))
         with torch.no_grad():
             gradient, state, value = now.gradient(Hessian()(loss, phi, batch), theta, state)
             if not bool(torch.isfinite(value)):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -25,17 +29,29 @@ def student_for(train: LabelledImages, name: str | None = None) -> Student:
     Raises:
         BadInput: An unknown name, or images that the network does not take.
     """
-    outputs = len(train.classes)
+    return Student(network_for(train, name))
+
+
+def network_for(
+    train: LabelledImages, name: str | None = None, *, outputs: int | None = None, **options: Any
+) -> Callable[[], nn.Module]:
+    """What builds the module of `student_for`.
+
+    Args:
+        train: As there.
+        name: As there.
+        outputs: Of the last layer; one for each class of the examples if None.
+        options: Further ones of `networks.build`.
+    """
+    outputs = outputs or len(train.classes)
     name = network_name(train, name)
     if train.x.dim() == 2:
-        inputs = train.x.shape[1]
-        return Student(lambda: nn.Linear(inputs, outputs))
-    channels, size = train.x.shape[1:3]
-    if name == "small_cnn":
-        return Student(lambda: build(name, outputs, channels=channels, size=size))
-    mean = train.x.mean((0, 2, 3)).tolist()
-    std = train.x.std((0, 2, 3), correction=0).clamp_min(1e-3).tolist()
-    return Student(lambda: build(name, outputs, channels=channels, size=size, mean=mean, std=std))
+        return partial(nn.Linear, train.x.shape[1], outputs)
+    options |= {"channels": train.x.shape[1], "size": train.x.shape[2]}
+    if name != "small_cnn":
+        options["mean"] = train.x.mean((0, 2, 3)).tolist()
+        options["std"] = train.x.std((0, 2, 3), correction=0).clamp_min(1e-3).tolist()
+    return partial(build, name, outputs, **options)
 
 
 def network_name(train: LabelledImages, name: str | None) -> str:

@@ -147,7 +147,7 @@ def test_what_a_run_leaves_behind(tmp_path):
 
 @pytest.mark.parametrize("steps", [1, 5, 8, 9, 15, 17])
 def test_a_run_keeps_few_commentaries_on_the_way(tmp_path, steps):
-    job = lessons.mixup(**TINY, settings=replace(SETTINGS, steps=steps))
+    job = lessons.mixup(**TINY, settings=replace(SETTINGS, steps=steps, warm_up=0))
     folder = whole(job, tmp_path / "run")
     like = make_learner(job, prepare(job)).start()
     kept = history(folder, like)

@@ -120,6 +120,7 @@ def test_masks_that_cannot_be(options, message):
         ({"restart_every": 0}, "restart_every is 0"),
         ({"terms": -1}, "terms is -1"),
         ({"warm_up": -1}, "warm_up is -1"),
+        ({"steps": 60, "warm_up": 60}, "warm_up is 60, but must be less than steps, which is 60"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"average": 1.5}, "average is 1.5"),
     ],

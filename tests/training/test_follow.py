@@ -1,12 +1,15 @@
 """Training on the lessons of a commentary that stays as it is."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from commentaries.commentary import ClassPairs, Lesson, MixingCoefficients
-from commentaries.errors import NonFinite
+from commentaries.errors import BadInput, NonFinite
 from commentaries.student import Student
 from commentaries.training import Examples, Recipe, fit, follow
 
@@ -93,6 +96,17 @@ def test_one_step_by_hand(data):
         moved = value - 0.1 * (1 + 0.9) * decayed  # Nesterov's first step
         expected = 0.1 * value + 0.9 * moved  # the first decay of the average is 1/10
         torch.testing.assert_close(found[name], expected)
+
+
+def test_the_learning_rate_rises_and_falls():
+    recipe = Recipe(lr=0.4, warm_up=0.25)
+    rates = [recipe.rate(step, 8) for step in range(8)]
+    cosines = [0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    assert rates[:2] == pytest.approx([0.2 * cosines[0], 0.4 * cosines[1]])
+    assert rates[2:] == pytest.approx([0.4 * cosine for cosine in cosines[2:]])
+    assert replace(recipe, warm_up=0.0).rate(0, 8) == 0.4
+    with pytest.raises(BadInput, match=r"^warm_up is 1\.0"):
+        replace(recipe, warm_up=1.0)
 
 
 def test_weights_of_a_lesson_count(data):

@@ -64,7 +64,7 @@ class Step:
     def climb(self, grad_fn: GradFn) -> None:
         """The network to θ + ε."""
         epsilon, flat, _ = self.core.epsilon(grad_fn, self.theta, self.state)
-        if self.core.every > 1:
+        if self.core.reuses:
             self.flat = flat
         if self.moved:
             self.weights.write(self.theta)
@@ -133,7 +133,7 @@ class Step:
         G, state = last.values, self.state
         if not self.climbs:
             G, state, _ = self.core.gradient(Recorded([G]), self.theta, state)
-        elif self.core.every > 1:  # the core keeps what the climb has turned
+        elif self.core.reuses:  # the core keeps what the climb has turned
             here = replace(self.core, ascent=_Nowhere(), steps=1)
             flat = self.surroundings.replicas_mean(self.flat)
             G, state, _ = here.gradient(Recorded([flat, G]), self.theta, state)
@@ -253,7 +253,9 @@ class _Nowhere:
     def init(self, params: Params) -> NoState:
         return NoState()
 
-    def direction(self, gradient: Params, params: Params, state: Any) -> Params:
+    def direction(
+        self, gradient: Params, params: Params, state: Any, length: float | Tensor = 1.0
+    ) -> Params:
         return {name: value.new_zeros(()) for name, value in gradient.items()}
 
     def observe(self, gradient: Params, state: Any) -> Any:
