@@ -25,9 +25,11 @@ from .cleaning.teach import teach
 from .cleaning.weights_table import most_distrusted, read_weights
 from .errors import BadInput, CommentariesError
 from .report import text_table
+from .report.few_shot_page import few_shot_text, write_few_shot_page
 from .report.lesson_page import write_lesson_page
 from .report.terminal import (
     describe,
+    describe_few_shot,
     describe_lesson,
     lesson_table,
     lesson_text,
@@ -36,7 +38,9 @@ from .report.terminal import (
     short_metrics,
 )
 from .report.weights_page import write_weights_page
+from .teaching import few_shot
 from .teaching import job as lessons
+from .teaching.few_shot_options import FewShotJob
 from .teaching.options import LessonJob, MasksJob, MixupJob
 from .teaching.options import Settings as LessonSettings
 from .training import Recipe, RunFolder, default_path
@@ -46,9 +50,14 @@ SKIPPED_SHOWN = 10
 
 Preset = Literal["default", "smoke"]
 
-AnyJob = Job | MixupJob | MasksJob
+AnyJob = Job | MixupJob | MasksJob | FewShotJob
 
-KINDS: dict[str, type[AnyJob]] = {"weights": Job, "mixup": MixupJob, "masks": MasksJob}
+KINDS: dict[str, type[AnyJob]] = {
+    "weights": Job,
+    "mixup": MixupJob,
+    "masks": MasksJob,
+    "fewshot": FewShotJob,
+}
 """What a run may be, by the ``kind`` in its configuration."""
 
 _BRIEF: dict[str, Any] = {
@@ -60,6 +69,7 @@ SMOKE: dict[str, AnyJob] = {
     "weights": Job(controls="none", settings=Settings(steps=60, warm_up=5, refresh_every=10)),
     "mixup": MixupJob(**_BRIEF),
     "masks": MasksJob(**_BRIEF),
+    "fewshot": FewShotJob(meta_steps=5, tasks=2, query=5, width=8, steps=2, episodes=10),
 }
 
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -111,6 +121,22 @@ class LearnMasks:
     """
 
     job: Annotated[MasksJob, tyro.conf.arg(name="")] = field(default_factory=MasksJob)
+    out: Path | None = None
+    preset: Preset = "default"
+
+
+@dataclass(frozen=True)
+class LearnFewShot:
+    """Learn an initialisation that a few steps adapt to classes of which it has seen none.
+
+    Attributes:
+        job: What to do.
+        out: The run's folder, missing or empty; runs/fewshot-DATE if not given.
+        preset: Where the other options start from: "smoke" takes seconds and proves only that
+            everything works.
+    """
+
+    job: Annotated[FewShotJob, tyro.conf.arg(name="")] = field(default_factory=FewShotJob)
     out: Path | None = None
     preset: Preset = "default"
 
@@ -173,11 +199,12 @@ class Review:
     out: Path | None = None
 
 
-Learn = LearnWeights | LearnMixup | LearnMasks
+Learn = LearnWeights | LearnMixup | LearnMasks | LearnFewShot
 _LEARN: dict[str, type[Learn]] = {
     "weights": LearnWeights,
     "mixup": LearnMixup,
     "masks": LearnMasks,
+    "fewshot": LearnFewShot,
 }
 Command = Learn | Resume | Inspect | Teach | Review
 
@@ -254,6 +281,8 @@ def _do(command: Command) -> None:
         _learn_weights(command)
     elif isinstance(command, LearnMixup | LearnMasks):
         _learn_lesson(command)
+    elif isinstance(command, LearnFewShot):
+        _learn_few_shot(command)
     elif isinstance(command, Resume):
         _resume(command)
     elif isinstance(command, Inspect):
@@ -287,6 +316,14 @@ def _learn_lesson(command: LearnMixup | LearnMasks) -> None:
     _finish_lesson(job, folder, prepared)
 
 
+def _learn_few_shot(command: LearnFewShot) -> None:
+    job = command.job.settled()
+    torch.set_num_threads(job.threads)
+    prepared = few_shot.prepare(job)  # what cannot work is refused before there is a folder
+    folder = RunFolder.create(command.out or default_path(job.kind), job, device=job.device)
+    _finish_few_shot(job, folder, prepared)
+
+
 def _resume(command: Resume) -> None:
     folder = RunFolder.open(command.run)
     job = read_config(folder, KINDS)
@@ -294,6 +331,8 @@ def _resume(command: Resume) -> None:
     if not _is_finished(folder):
         if isinstance(job, Job):
             _finish(job, folder, prepare_again(job, folder))
+        elif isinstance(job, FewShotJob):
+            _finish_few_shot(job, folder, few_shot.prepare_again(job, folder))
         else:
             _finish_lesson(job, folder, lessons.prepare_again(job, folder))
         return
@@ -305,6 +344,8 @@ def _resume(command: Resume) -> None:
 def _write_page(folder: RunFolder, job: AnyJob) -> Path:
     if isinstance(job, Job):
         return write_weights_page(folder, job, prepare_again(job, folder))
+    if isinstance(job, FewShotJob):
+        return write_few_shot_page(folder, job)
     return write_lesson_page(folder, job, lessons.prepare_again(job, folder))
 
 
@@ -312,9 +353,12 @@ def _inspect(command: Inspect) -> None:
     folder = RunFolder.open(command.run)
     job, metrics = read_config(folder, KINDS), folder.metrics()
     taken = metrics[-1]["step"] + 1 if metrics else 0
-    about = describe(job, folder) if isinstance(job, Job) else describe_lesson(job, folder)
+    if isinstance(job, FewShotJob):
+        about = describe_few_shot(job)
+    else:
+        about = describe(job, folder) if isinstance(job, Job) else describe_lesson(job, folder)
     print(f"{folder.path}: {about}")
-    print(f"{taken} of {job.settings.steps} steps")
+    print(f"{taken} of {_steps(job)} steps")
     if metrics:
         last = short_metrics(metrics[-1])
         print("last step: " + ", ".join(f"{name} {value}" for name, value in last.items()))
@@ -322,7 +366,8 @@ def _inspect(command: Inspect) -> None:
         print(f"not finished; go on with: commentaries resume {folder.path}")
         return
     if not isinstance(job, Job):
-        print(lesson_text(job, folder))
+        few = isinstance(job, FewShotJob)
+        print(few_shot_text(job, folder) if few else lesson_text(job, folder))
         return
     print(result_text(folder))
     print("The most distrusted:\n")
@@ -339,6 +384,11 @@ def _teach(command: Teach) -> None:
     if isinstance(job, Job):
         found = teach(job, folder, name, seed=seed, steps=steps, on_method=_say_method)
         print(scores_table(found))
+    elif isinstance(job, FewShotJob):
+        raise BadInput(
+            f"{folder.path} is a run of `learn fewshot`, which teaches no other student. Give a "
+            "run of `learn weights`, `learn mixup` or `learn masks`."
+        )
     else:
         found = lessons.teach(job, folder, name, seed=seed, steps=steps, on_method=_say_method)
         print(lesson_table(found["methods"]))
@@ -381,12 +431,21 @@ def _finish_lesson(job: LessonJob, folder: RunFolder, prepared: lessons.Prepared
     print(f"Report: {page}.")
 
 
+def _finish_few_shot(job: FewShotJob, folder: RunFolder, prepared: few_shot.Prepared) -> None:
+    """Takes a run on few-shot learning from wherever it is to its report."""
+    with _shown(job, folder) as said:
+        few_shot.run(job, folder, prepared, **said)
+        page = write_few_shot_page(folder, job)
+    print(few_shot_text(job, folder))
+    print(f"Report: {page}.")
+
+
 @contextlib.contextmanager
-def _shown(job: Job | LessonJob, folder: RunFolder) -> Iterator[dict[str, Any]]:
+def _shown(job: Job | LessonJob | FewShotJob, folder: RunFolder) -> Iterator[dict[str, Any]]:
     """Progress on the screen while a run goes on, and how to go on where it is interrupted."""
     print(f"run folder: {folder.path}", file=sys.stderr)
     try:
-        with tqdm(total=job.settings.steps, disable=None, unit="step") as bar:
+        with tqdm(total=_steps(job), disable=None, unit="step") as bar:
 
             def on_step(step: int, metrics: dict[str, float | None]) -> None:
                 bar.set_postfix(short_metrics(metrics), refresh=False)
@@ -400,6 +459,10 @@ def _shown(job: Job | LessonJob, folder: RunFolder) -> Iterator[dict[str, Any]]:
     except KeyboardInterrupt:
         print(f"\nStopped. Go on with: commentaries resume {folder.path}", file=sys.stderr)
         raise
+
+
+def _steps(job: Job | LessonJob | FewShotJob) -> int:
+    return job.meta_steps if isinstance(job, FewShotJob) else job.settings.steps
 
 
 def _is_finished(folder: RunFolder) -> bool:

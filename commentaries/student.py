@@ -95,6 +95,10 @@ class Student:
         """The parts of the student's own copy of the module."""
         return self._module.modules()
 
+    def module(self) -> nn.Module:
+        """A copy of the module in training mode, for code that takes modules."""
+        return copy.deepcopy(self._module).train()
+
     def parameters(self) -> Params:
         """The module's present parameters, as for a pretrained network: copies, without a graph."""
         current = dict(self._module.named_parameters())

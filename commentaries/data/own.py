@@ -82,6 +82,28 @@ def read(
             f"{path} is no folder, .csv or .npz. Give a folder with one folder of images for each "
             "class, a CSV with the columns file and label, or an .npz with the arrays x and y."
         )
+    return read_listing(
+        path,
+        listing,
+        preparation=preparation,
+        classes=classes,
+        size=size,
+        skip_unreadable=skip_unreadable,
+        on_skip=on_skip,
+    )
+
+
+def read_listing(
+    path: Path,
+    listing: Listing,
+    *,
+    preparation: Preparation | None = None,
+    classes: tuple[str, ...] | None = None,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+    on_skip: Callable[[str], None] | None = None,
+) -> tuple[LabelledImages, Preparation]:
+    """The images of a listing, which errors say is of `path`; for the rest see `read`."""
     _check(path, listing.labels, listing.classes, classes)
     broken = {
         row: problem for row, name in enumerate(listing.files) if (problem := name_problem(name))

@@ -7,6 +7,7 @@ from typing import Any
 from ..cleaning.job import SPLITS
 from ..cleaning.options import Job
 from ..cleaning.review import REVIEW, sentence
+from ..teaching.few_shot_options import FewShotJob
 from ..teaching.options import LessonJob, MixupJob
 from ..training import RunFolder
 from .lesson_page import Methods, lesson_finding, method_table
@@ -42,6 +43,14 @@ def describe_lesson(job: LessonJob, folder: RunFolder) -> str:
             f"{len(parts[name]):,} {name}" for name in ("train", "validation", "test")
         )
     return f"{text} examples, seed {job.seed}, controls {job.controls!r}"
+
+
+def describe_few_shot(job: FewShotJob) -> str:
+    """What a run on few-shot learning works on, in a line."""
+    return (
+        f"few-shot, {job.data}, {job.way}-way {job.shot}-shot, {job.wrong:.0%} wrong support "
+        f"labels, seed {job.seed}, commentary {job.commentary!r}"
+    )
 
 
 def lesson_text(job: LessonJob, folder: RunFolder) -> str:

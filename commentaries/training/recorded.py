@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from ..types import Params
 from . import atomic, checkpoint
 from .loop import StepResult, TrainState
 from .run_folder import RunFolder
@@ -15,7 +16,34 @@ HISTORY = "history"
 Metrics = dict[str, float | None]
 
 
-def resumed(folder: RunFolder, start: TrainState) -> TrainState:
+class Stepped(Protocol):
+    """A state that can be saved, and says how many steps were taken and what is learned."""
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        ...
+
+    @property
+    def phi(self) -> Params:
+        """What is learned."""
+        ...
+
+
+class Taken(Protocol):
+    """What a step yields: `StepResult`, or the like."""
+
+    @property
+    def state(self) -> Any:
+        """The state after it."""
+        ...
+
+
+State = TypeVar("State", bound=Stepped)
+Result = TypeVar("Result", bound=Taken)
+
+
+def resumed(folder: RunFolder, start: State) -> State:
     """The state of a run's last checkpoint, or its start; later metrics are dropped."""
     state = start
     if folder.checkpoint.exists():
@@ -30,22 +58,22 @@ def resumed(folder: RunFolder, start: TrainState) -> TrainState:
 
 def take(
     folder: RunFolder,
-    state: TrainState,
-    steps: Iterable[StepResult],
+    state: State,
+    steps: Iterable[Result],
     *,
     last: int,
     checkpoint_every: int,
-    metrics: Callable[[StepResult], Metrics],
-    more: Callable[[TrainState], dict[str, Any]] = lambda state: {},
+    metrics: Callable[[Result], Metrics],
+    more: Callable[[State], dict[str, Any]] = lambda state: {},
     history_every: int | None = None,
     on_step: Callable[[int, Metrics], None] | None = None,
-) -> TrainState:
+) -> State:
     """Takes the steps and returns the state after them.
 
     Args:
         folder: Of the run.
         state: Before the first step.
-        steps: Of `train`, from that state.
+        steps: Of `train` or `meta_train`, from that state.
         last: How many steps there are in all.
         checkpoint_every: Steps between checkpoints, at most as many as a kill loses.
         metrics: What is logged of each step, and shown.
