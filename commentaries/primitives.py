@@ -2,8 +2,9 @@
 
 PyTorch's own kernels for batch, layer, group and instance normalisation return wrong numbers,
 without an error, under some compositions of forward and reverse mode and under `torch.func.vmap`.
-While `Primitives` is active, a module's normalisation layers run as means and products instead;
-the module itself is unchanged, and so are its running statistics.
+While `Primitives` is active, a module's normalisation layers run as means and products instead, or,
+where reverse mode is all that is asked of a batch normalisation, by `commentaries.batch_norm`; the
+module itself is unchanged, and so are its running statistics.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from .batch_norm import applies, batch_norm
 
 
 def standardise(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
@@ -59,9 +62,8 @@ class Primitives(TorchFunctionMode):
     ) -> Any:
         """Replaces the functions of `torch.nn.functional` named in the table below."""
         kwargs = kwargs or {}
-        replacement = _REPLACEMENTS.get(func)
-        if replacement is not None:
-            return replacement(self, *args, **kwargs)
+        if func in _REPLACEMENTS:
+            return getattr(self, _REPLACEMENTS[func])(*args, **kwargs)
         return func(*args, **kwargs)
 
     def batch_norm(
@@ -78,6 +80,9 @@ class Primitives(TorchFunctionMode):
         """`torch.nn.functional.batch_norm` that leaves the running statistics alone."""
         shape = _channels(x)
         if training or running_mean is None or running_var is None:
+            affine = None if weight is None or bias is None else (weight, bias)
+            if affine and self._record is None and applies(x, *affine):
+                return batch_norm(x, *affine, eps)
             mean, variance = moments(x, [0, *range(2, x.dim())])
             if self._record is not None:
                 self._record(running_mean, mean.flatten(), variance.flatten(), x[:, 0].numel())
@@ -140,11 +145,11 @@ class Primitives(TorchFunctionMode):
             return functional.multi_head_attention_forward(*args, **kwargs)
 
 
-_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
-    functional.batch_norm: Primitives.batch_norm,
-    functional.layer_norm: Primitives.layer_norm,
-    functional.group_norm: Primitives.group_norm,
-    functional.instance_norm: Primitives.instance_norm,
-    functional.scaled_dot_product_attention: Primitives.attention,
-    functional.multi_head_attention_forward: Primitives.multi_head_attention,
+_REPLACEMENTS: dict[Any, str] = {
+    functional.batch_norm: "batch_norm",
+    functional.layer_norm: "layer_norm",
+    functional.group_norm: "group_norm",
+    functional.instance_norm: "instance_norm",
+    functional.scaled_dot_product_attention: "attention",
+    functional.multi_head_attention_forward: "multi_head_attention",
 }

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "commentaries"
 
 LAYERS = [
     ["types", "errors", "params", "tree"],
-    ["problem", "primitives", "student"],
+    ["batch_norm", "problem", "primitives", "student"],
     ["curvature", "inner", "solvers"],
     ["hypergradient", "commentary", "networks"],
     ["fewshot", "landscape", "data"],

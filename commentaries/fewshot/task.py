@@ -14,7 +14,7 @@ from ..problem import Composed
 from ..student import Student
 from ..types import Batch, Inputs, Loss, Params
 from .episodes import Episode
-from .normalisation import NormalisedBy, ReverseMode, SupportStatistics
+from .normalisation import NormalisedBy, SupportStatistics
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Task:
     def inner(self) -> Loss:
         """The loss of the support set, as the commentary shows it."""
         if self.commentary is None:
-            one = judged(self._student, self.criterion)
+            one = judged(self.student, self.criterion)
         else:
-            one = taught(self._student, self.commentary, self.criterion)
+            one = taught(self.student, self.commentary, self.criterion)
         return _summed(one) if self.many else one
 
     def outer(self, theta: Params, phi: Params, query: Batch) -> Tensor:
@@ -80,7 +80,7 @@ class Task:
 
         def one(theta: Params, shown: Inputs, asked: Inputs) -> Tensor:
             if not self.by_support:
-                return self._student(theta, asked, seed=query.seed)
+                return self.student(theta, asked, seed=query.seed)
             first = support.index.shape[-1]
             student = NormalisedBy(self.student, SupportStatistics(first))
             return student(theta, _joined(shown, asked), seed=query.seed)[first:]
@@ -103,15 +103,11 @@ class Task:
             if isinstance(lesson.weight, Tensor):
                 return lesson.weight
             assert lesson.weight is not None
-            z = self._student(theta, lesson.x, seed=batch.seed)
+            z = self.student(theta, lesson.x, seed=batch.seed)
             return lesson.weight(self.criterion(z, lesson.target))
 
         inputs = (theta, batch.x, batch.y, batch.index)
         return vmap(one, randomness="different")(*inputs) if self.many else one(*inputs)
-
-    @property
-    def _student(self) -> Student:
-        return self.student if self.many else NormalisedBy(self.student, ReverseMode())
 
 
 def _summed(one: Composed) -> Loss:
