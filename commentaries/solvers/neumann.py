@@ -65,7 +65,6 @@ class Neumann:
         """
         apply = damped(product, self.damping)
         precondition = precondition or (lambda v: v)
-        x = p.zeros_like(b) if x0 is None else x0
         # Invariant: rest = b - A x, and the next summand is α P rest.
         rest = b if x0 is None else p.subtract(b, apply(x0))
         products = 0 if x0 is None else 1
@@ -75,21 +74,23 @@ class Neumann:
         step_size = self.step_size
         if step_size is None:
             if length == 0:
-                return Solution(x, p.norm(rest), products, True)
+                return Solution(p.zeros_like(b) if x0 is None else x0, p.norm(rest), products, True)
             step_size = self._step_size(lambda v: apply(precondition(v)), rest)
             products += self.power_iterations
         measured = self.terms > 1 if self.measure_residual is None else self.measure_residual
         negative = False
+        x = x0
         for term in range(self.terms):
-            summand = p.scale(precondition(rest), step_size)
-            x = p.add(x, summand)
+            direction = precondition(rest)
+            x = p.scale(direction, step_size) if x is None else p.add(x, direction, step_size)
             if term == self.terms - 1 and not measured:
                 return Solution(x, None, products, False, negative)
-            a_summand = apply(summand)
+            change = apply(direction)
             products += 1
-            negative |= float(p.dot(summand, a_summand)) < 0
-            rest = p.subtract(rest, a_summand)
+            negative |= float(p.dot(direction, change)) < 0
+            rest = p.add(rest, change, -step_size)
             self._check(float(p.norm(rest)), scale, term, step_size)
+        assert x is not None
         residual = p.norm(rest) / size if size else p.norm(rest)
         return Solution(x, residual, products, bool(residual < 1e-6), negative)
 
