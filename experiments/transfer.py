@@ -24,7 +24,8 @@ from .lessons import Lessons, compare, shortened
 from .store import Store
 
 RECIPE = Recipe(batch=64, weight_decay=5e-4, warm_up=0.05)
-METHODS = {
+Kind = Literal["masks", "mixing"]
+METHODS: dict[Kind, tuple[str, ...]] = {
     "mixing": (OURS, "no mixing", "standard mixup", "shuffled classes"),
     "masks": (OURS, "no mask", "centre window", "shuffled masks"),
 }
@@ -50,21 +51,24 @@ class Arguments:
 
 
 def cells(arguments: Arguments) -> list[Lessons]:
-    """The cells of a preset."""
-    found = []
-    for seed in arguments.seeds:
-        masked = masks.job_of(masks.Row("pasted_digits", "window"), seed, arguments.device)
-        mixed = mixing.job_of(mixing.Row("cifar100"), seed, arguments.device)
-        mixed = replace(mixed, alphas=(1.0,))  # what `experiments.mixing` picks, each time
-        for kind, job in (("mixing", mixed), ("masks", masked)):
-            steps = 10_000 if arguments.preset == "full" else 300
-            job = replace(job, recipe=replace(RECIPE, steps=steps))
-            if arguments.preset == "smoke":
-                job = shortened(job)
-            taught = "resnet18" if arguments.preset == "full" else "conv4"
-            labels = {"commentary": kind, "data": job.data}
-            found.append(Lessons(job, labels, (taught,), METHODS[kind]))
-    return found
+    """The cells of a preset, every seed of the masks before those of mixing."""
+    return [
+        _cell(kind, seed, arguments) for kind in ("masks", "mixing") for seed in arguments.seeds
+    ]
+
+
+def _cell(kind: Kind, seed: int, arguments: Arguments) -> Lessons:
+    full = arguments.preset == "full"
+    if kind == "masks":
+        job = masks.job_of(masks.Row("pasted_digits", "window"), seed, arguments.device)
+    else:
+        job = mixing.job_of(mixing.Row("cifar100"), seed, arguments.device)
+        job = replace(job, alphas=(1.0,))  # what `experiments.mixing` picks, each time
+    job = replace(job, recipe=replace(RECIPE, steps=10_000 if full else 300))
+    if arguments.preset == "smoke":
+        job = shortened(job)
+    taught = "resnet18" if full else "conv4"
+    return Lessons(job, {"commentary": kind, "data": job.data}, (taught,), METHODS[kind])
 
 
 def main() -> None:
