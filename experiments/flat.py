@@ -29,7 +29,7 @@ RHO = {
 SEEN = 2_000
 """Training images for the statistics of batch normalisation on the way."""
 
-SHORT = Recipe(steps=1_000, weight_decay=5e-4, average=0.0)
+SHORT = Recipe(steps=800, batch=64, weight_decay=5e-4, average=0.0)
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Sizes:
         recipe: How students are trained.
     """
 
-    train: int = 10_000
-    held_out: int = 1_000
+    train: int = 5_000
+    held_out: int = 500
     test: int | None = None
     recipe: Recipe = SHORT
 
 
-PAPER = Sizes(50_000, 5_000, recipe=replace(SHORT, passes=200))
+PAPER = Sizes(50_000, 5_000, recipe=replace(SHORT, passes=200, batch=128))
 SMOKE = Sizes(300, 100, 100, replace(SHORT, steps=40))
 
 

@@ -32,6 +32,13 @@ class Row(NamedTuple):
     mask: MaskName
     hypergradient: Literal["implicit", "unrolled"] = "implicit"
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Unrolled, those that depend on what was learned: the others are those of implicit."""
+        if self.hypergradient == "unrolled":
+            return (OURS, "mean mask", "shuffled masks")
+        return (OURS, *ALL, *BALANCED)
+
 
 ROWS = (
     Row("pasted_digits", "window"),
@@ -109,7 +116,7 @@ def _cell(row: Row, seed: int, arguments: Arguments) -> Lessons:
         assert isinstance(short, MasksJob)
         job = short
     labels = row._asdict() | {"train": job.train}
-    return Lessons(job, labels, (taught,), (OURS, *ALL, *BALANCED))
+    return Lessons(job, labels, (taught,), row.methods)
 
 
 def _full(job: MasksJob) -> MasksJob:

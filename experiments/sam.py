@@ -1,6 +1,6 @@
 """SGD against SAM and ASAM from scratch, with twice the steps for SGD.
 
-    python -m experiments.sam                   # a small CNN, 10,000 images; an hour on 2 cores
+    python -m experiments.sam                   # a small CNN, 5,000 images; half an hour on 2 cores
     python -m experiments.sam --preset smoke    # one short cell
     python -m experiments.sam --preset paper --device cuda   # the paper's networks, all images
 
@@ -58,7 +58,7 @@ class Arguments:
     """Which cells to measure.
 
     Attributes:
-        preset: "small": a small CNN on 10,000 images. "smoke": one short cell. "paper": the
+        preset: "small": a small CNN on 5,000 images. "smoke": one short cell. "paper": the
             networks of Foret et al. 2021 on all images, 200 epochs; on one H100 about 4 h a cell
             for wide_resnet by its operations, 10 h and more for the others.
         seeds: Of the cells; 100 was used for ρ.

@@ -1,6 +1,6 @@
 """The radius of SAM and ASAM for `experiments.sam`: the paper's grid, scored on held-out images.
 
-    python -m experiments.sam_rho                   # half an hour on 2 cores
+    python -m experiments.sam_rho                   # a quarter of an hour on 2 cores
     python -m experiments.sam_rho --preset smoke    # one short cell
 
 A tenth of the training images is held out. The seed is none of those that are reported.
@@ -40,7 +40,7 @@ class Arguments:
     """Which cells to measure.
 
     Attributes:
-        preset: "small": a small CNN on 10,000 images. "smoke": one short cell.
+        preset: "small": a small CNN on 5,000 images. "smoke": one short cell.
         seeds: Of the cells.
         name: Of the result file.
         workers: Processes of one thread.

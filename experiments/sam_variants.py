@@ -1,6 +1,6 @@
 """What matters in SAM: the second-order term, the norm, the direction, the number of ascent steps.
 
-    python -m experiments.sam_variants                   # a small CNN on Fashion-MNIST; 25 min
+    python -m experiments.sam_variants                   # a small CNN on Fashion-MNIST; 15 min
     python -m experiments.sam_variants --preset smoke    # short cells
     python -m experiments.sam_variants --preset paper --device cuda   # WRN-28-10, all images
 
@@ -60,7 +60,7 @@ class Arguments:
     """Which cells to measure.
 
     Attributes:
-        preset: "small": a small CNN on 10,000 images. "smoke": short cells. "paper": WRN-28-10 on
+        preset: "small": a small CNN on 5,000 images. "smoke": short cells. "paper": WRN-28-10 on
             all images, 200 epochs; on one H100 about 15 h a seed by its operations.
         seeds: Of the cells; 100 was used for ρ.
         rho: How far all climb; a label of the results.
