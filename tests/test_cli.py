@@ -402,7 +402,7 @@ def test_inspect(capsys, finished):
     assert cli.main(["inspect", str(finished)]) == 0
     out = capsys.readouterr().out
     assert "12 of 12 steps" in out
-    assert re.search(r"last step: loss \d.*outer loss .*‖F‖ .*residual .*effective share", out)
+    assert re.search(r"last step: loss \d.*outer loss .*‖F‖ .*effective share", out)
     assert re.search(r"^ours +0\.\d{3}", out, re.M)
     shown = re.findall(r"^digits/\d+ +\d +[0-9.e-]+ +([0-9.e-]+) ", out, re.M)
     suspicion = [line.suspicion for line in read_weights(RunFolder.open(finished))]
