@@ -1,6 +1,6 @@
 """Learned attention masks where it is known where to look, beside masks that were not learned.
 
-    python -m experiments.masks                  # a small CNN, 8,000 images; hours on 2 cores
+    python -m experiments.masks                  # a small CNN, 8,000 images; an hour on 2 cores
     python -m experiments.masks --preset smoke   # one short cell
     python -m experiments.masks --preset full --device cuda   # ResNet-18, all images
 

@@ -243,9 +243,10 @@ class MasksJob(LessonJob):
             for a window that keeps its size, which it would only drive out of the image.
         entropy: Price of a mask's spread over the pixels.
         correlation: Of the misleading cue with the label, in the sets that are made here.
-        recipe: How the students of the comparison are trained. Their learning rate rises in the
-            first twentieth of the steps: from a full one, some that see little of an image end
-            with the same answer to all.
+        recipe: How the students of the comparison are trained: with a smaller learning rate than
+            elsewhere, which rises in the first twentieth of the steps. With a larger one, students
+            that see little of an image lose units for good, some so many that all answers are
+            alike.
         kind: What a run of this job is called.
     """
 
@@ -254,7 +255,7 @@ class MasksJob(LessonJob):
         default_factory=lambda: Settings(steps=1200, outer_lr=3e-3, warm_up=400)
     )
     recipe: Recipe = field(
-        default_factory=lambda: Recipe(steps=1000, weight_decay=5e-4, warm_up=0.05)
+        default_factory=lambda: Recipe(steps=1000, lr=0.08, weight_decay=5e-4, warm_up=0.05)
     )
     mask: MaskName = "window"
     deviation: float = 0.2
