@@ -107,6 +107,18 @@ class Store:
                 )
         return rows
 
+    def table(self) -> list[list[Any]]:
+        """One line for each set of labels: these, then every metric's mean; None where unknown."""
+        found: dict[tuple[Any, ...], dict[str, float]] = {}
+        for row in self.rows():
+            found.setdefault(tuple(row[key] for key in self.labels), {})[row["metric"]] = row[
+                "value"
+            ]
+        return [
+            [*labels, *(values.get(metric) for metric in self._metrics)]
+            for labels, values in found.items()
+        ]
+
 
 def _joined(before: str | None, now: str | None) -> str | None:
     """What a file names already, and what is new beside it."""

@@ -29,11 +29,10 @@ from commentaries.networks import build
 from commentaries.report.tables import text_table
 from commentaries.solvers import Neumann
 from commentaries.student import Student
-from commentaries.training.environment import describe
 from commentaries.types import Batch
 
 from ..store import Cell, Store
-from .side_by_side import interleaved, operations, peak_memory, ratio
+from .side_by_side import interleaved, named_device, operations, peak_memory, ratio
 from .variants import LR, REFERENCE, Bench
 
 CLASSES, CHANNELS, SIZE = 10, 3, 32
@@ -142,11 +141,8 @@ def bench_of(student: str, method: str, batch: int, seed: int, device: str) -> B
 
 def labels_of(student: str, method: str, arguments: Arguments) -> dict[str, Any]:
     """What the cells of a student and a hypergradient are called."""
-    about = describe(arguments.device)
-    threads = about["threads"]
-    cores = f", {threads} thread{'s' if threads > 1 else ''}" if about["device"] == "cpu" else ""
     return {
-        "device": f"{about['device_name']}{cores}",
+        "device": named_device(arguments.device),
         "student": student,
         "hypergradient": method,
         "batch": arguments.batch,
@@ -180,14 +176,6 @@ def run(given: Arguments) -> Store:
     return kept
 
 
-def table(kept: Store) -> list[list[Any]]:
-    """One row for each set of labels, one column for each metric."""
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in kept.rows():
-        found.setdefault(tuple(row[key] for key in LABELS), {})[row["metric"]] = row["value"]
-    return [[*labels, *(values.get(key) for key in METRICS)] for labels, values in found.items()]
-
-
 def verdict(kept: Store) -> list[list[Any]]:
     """The ratios that have an aim, with their 95 % intervals over the seeds."""
     return [
@@ -199,7 +187,7 @@ def verdict(kept: Store) -> list[list[Any]]:
 
 def main() -> None:
     kept = run(tyro.cli(Arguments, description=__doc__))
-    print(text_table([*LABELS, *METRICS], table(kept)))
+    print(text_table([*LABELS, *METRICS], kept.table()))
     print(f"\n{text_table([*LABELS, 'ratio', 'low', 'high', 'at most'], verdict(kept))}")
 
 

@@ -30,12 +30,11 @@ from commentaries.inner import SGD
 from commentaries.networks import conv4
 from commentaries.report.tables import text_table
 from commentaries.student import Student
-from commentaries.training.environment import describe
 from commentaries.types import Batch, Params
 
 from ..store import Cell, Store
 from .peers import PEERS, Loss, Peer
-from .side_by_side import Step, interleaved, peak_memory, ratio
+from .side_by_side import Step, interleaved, named_device, peak_memory, ratio
 
 WAY, TASKS, STEPS, LR = 5, 4, 5, 0.1
 TOLERANCE = 1e-6
@@ -193,10 +192,7 @@ def measure(name: str, seed: int, arguments: Arguments, peers: dict[str, Peer]) 
 
 def labels_of(setting: str, arguments: Arguments) -> dict[str, Any]:
     """What the cells of a setting are called."""
-    about = describe(arguments.device)
-    threads = about["threads"]
-    cores = f", {threads} thread{'s' if threads > 1 else ''}" if about["device"] == "cpu" else ""
-    return {"device": f"{about['device_name']}{cores}", "setting": setting}
+    return {"device": named_device(arguments.device), "setting": setting}
 
 
 def found_peers() -> dict[str, Peer]:
@@ -231,14 +227,6 @@ def run(given: Arguments) -> Store:
     return kept
 
 
-def table(kept: Store) -> list[list[Any]]:
-    """One row for each way, one column for each metric."""
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in kept.rows():
-        found.setdefault(tuple(row[key] for key in LABELS), {})[row["metric"]] = row["value"]
-    return [[*labels, *(values.get(key) for key in METRICS)] for labels, values in found.items()]
-
-
 def verdict(kept: Store, device: str) -> list[list[Any]]:
     """Against the best peer of each setting: ratios of time and memory, with their aims."""
     lines = []
@@ -261,7 +249,7 @@ def _value(row: dict[str, Any]) -> float:
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     kept = run(arguments)
-    print(text_table([*LABELS, *METRICS], table(kept)))
+    print(text_table([*LABELS, *METRICS], kept.table()))
     columns = ["device", "setting", "of", "best peer", "ratio", "low", "high", "aim"]
     print(f"\n{text_table(columns, verdict(kept, arguments.device))}")
 

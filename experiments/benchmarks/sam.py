@@ -32,11 +32,10 @@ from torch.nn import functional
 from commentaries.inner import Momentum
 from commentaries.networks import build
 from commentaries.report.tables import text_table
-from commentaries.training.environment import describe
 from commentaries.training.optim import SAM
 
 from ..store import Cell, Store
-from .side_by_side import interleaved, peak_memory, ratio
+from .side_by_side import interleaved, named_device, peak_memory, ratio
 
 CLASSES, CHANNELS, SIZE = 10, 3, 32
 STEPS = 5
@@ -233,11 +232,8 @@ def measure(student: str, seed: int, arguments: Arguments) -> list[Cell]:
 
 def labels_of(student: str, arguments: Arguments) -> dict[str, Any]:
     """What the cells of a student are called."""
-    about = describe(arguments.device)
-    threads = about["threads"]
-    cores = f", {threads} thread{'s' if threads > 1 else ''}" if about["device"] == "cpu" else ""
     return {
-        "device": f"{about['device_name']}{cores}",
+        "device": named_device(arguments.device),
         "student": student,
         "batch": arguments.batch,
     }
@@ -271,13 +267,7 @@ def run(given: Arguments) -> Store:
 
 def main() -> None:
     kept = run(tyro.cli(Arguments, description=__doc__))
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in kept.rows():
-        found.setdefault(tuple(row[key] for key in LABELS), {})[row["metric"]] = row["value"]
-    lines = [
-        [*labels, *(values.get(key) for key in METRICS), AIMS.get(labels[-1])]
-        for labels, values in found.items()
-    ]
+    lines = [[*line, AIMS.get(line[len(LABELS) - 1])] for line in kept.table()]
     print(text_table([*LABELS, *METRICS, "at most"], lines))
 
 

@@ -18,6 +18,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from commentaries.training.environment import describe
+
 Step = Callable[[], object]
 """One repetition; what it returns is thrown away."""
 
@@ -34,6 +36,14 @@ class Ratio(NamedTuple):
     of_medians: float
     lower: float
     upper: float
+
+
+def named_device(device: str) -> str:
+    """The device's name; for a CPU how many threads compute besides."""
+    about = describe(device)
+    threads = about["threads"]
+    cores = f", {threads} thread{'s' if threads > 1 else ''}" if about["device"] == "cpu" else ""
+    return f"{about['device_name']}{cores}"
 
 
 def interleaved(
@@ -72,6 +82,34 @@ def ratio(seconds: Sequence[float], reference: Sequence[float]) -> Ratio:
     lower, upper = np.quantile(paired, [0.25, 0.75])
     medians = statistics.median(seconds) / statistics.median(reference)
     return Ratio(medians, float(lower), float(upper))
+
+
+def beside_best(
+    steps: Mapping[str, Step],
+    peers: Sequence[str],
+    *,
+    rounds: int,
+    warm_up: int,
+    device: str,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """Time and memory of every way, and their ratios to the fastest and to the leanest peer."""
+    seconds = interleaved(steps, rounds=rounds, warm_up=warm_up, device=device, seed=seed)
+    memory = {name: peak_memory(step, device) / 2**20 for name, step in steps.items()}
+    fastest = min(peers, key=lambda name: statistics.median(seconds[name]))
+    least = min(memory[name] for name in peers)
+    found = {}
+    for name in steps:
+        beside = ratio(seconds[name], seconds[fastest])
+        found[name] = {
+            "ms": 1e3 * statistics.median(seconds[name]),
+            "peak MiB": memory[name],
+            "time": beside.of_medians,
+            "lower quartile": beside.lower,
+            "upper quartile": beside.upper,
+            "memory": memory[name] / least,
+        }
+    return found
 
 
 def operations(step: Step) -> int:

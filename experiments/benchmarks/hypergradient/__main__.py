@@ -26,9 +26,9 @@ import torch
 import tyro
 
 from commentaries.report.tables import text_table
-from commentaries.training.environment import describe
 
 from ...store import Cell, Store
+from ..side_by_side import named_device
 from . import accuracy, online, unrolled, weighted
 
 CASES = ("weights", "accuracy", "online", "unrolled")
@@ -181,10 +181,7 @@ def run(arguments: Arguments) -> Store:
         preset=arguments.preset,
         device=arguments.device,
     )
-    about = describe(arguments.device)
-    threads = about["threads"]
-    cores = f", {threads} thread{'s' if threads > 1 else ''}" if about["device"] == "cpu" else ""
-    device = f"{about['device_name']}{cores}"
+    device = named_device(arguments.device)
     for seed in arguments.seeds:
         for name, measure in cases(arguments).items():
             if kept.has(seed, device=device, case=name):
@@ -199,14 +196,6 @@ def run(arguments: Arguments) -> Store:
     return kept
 
 
-def table(kept: Store) -> list[list[Any]]:
-    """One row for each set of labels, one column for each metric."""
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in kept.rows():
-        found.setdefault(tuple(row[key] for key in LABELS), {})[row["metric"]] = row["value"]
-    return [[*labels, *(values.get(key) for key in METRICS)] for labels, values in found.items()]
-
-
 def verdict(kept: Store) -> list[list[Any]]:
     """What has an aim, with its 95 % interval over the seeds."""
     return [
@@ -219,7 +208,7 @@ def verdict(kept: Store) -> list[list[Any]]:
 
 def main() -> None:
     kept = run(tyro.cli(Arguments, description=__doc__))
-    print(text_table([*LABELS, *METRICS], table(kept)))
+    print(text_table([*LABELS, *METRICS], kept.table()))
     print(f"\n{text_table([*LABELS, 'metric', 'ratio', 'low', 'high', 'at most'], verdict(kept))}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import resource
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from commentaries.student import Student
 from commentaries.types import Batch
 
 from ...store import Cell
-from ..side_by_side import interleaved, peak_memory, ratio
+from ..side_by_side import beside_best
 
 CLASSES, CHANNELS, SIZE = 10, 3, 32
 LR, MOMENTUM = 0.05, 0.9
@@ -165,26 +164,11 @@ def measure(
         errors[name] = float((value - expected).norm() / expected.norm())
         if errors[name] > TOLERANCE:
             raise ArithmeticError(f"{name} differs from the loop by {errors[name]:.2g}.")
-    seconds = interleaved(ways, rounds=rounds, warm_up=0, device=device, seed=seed)
-    memory = {name: peak_memory(way, device) / 2**20 for name, way in ways.items()}
     peers = [name for name in ways if name in PEERS]
-    fastest = min(peers, key=lambda name: statistics.median(seconds[name]))
-    least = min(memory[name] for name in peers)
-    for name in ways:
-        beside = ratio(seconds[name], seconds[fastest])
-        cells.append(
-            {
-                "variant": name,
-                "seed": seed,
-                "ms": 1e3 * statistics.median(seconds[name]),
-                "peak MiB": memory[name],
-                "time": beside.of_medians,
-                "lower quartile": beside.lower,
-                "upper quartile": beside.upper,
-                "memory": memory[name] / least,
-                "disagreement": errors[name],
-            }
-        )
+    costs = beside_best(ways, peers, rounds=rounds, warm_up=0, device=device, seed=seed)
+    for name, cost in costs.items():
+        found = {"variant": name, "seed": seed, "disagreement": errors[name]}
+        cells.append(found | cost)
     return cells
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from commentaries.networks import build
 from commentaries.solvers import Neumann
 
 from ...store import Cell
-from ..side_by_side import interleaved, peak_memory, ratio
+from ..side_by_side import beside_best
 from .peers import SERIES, Peer
 from .plain import Ours, Plain, ours, without_running_statistics
 
@@ -115,29 +114,13 @@ def measure(
             note = f"left out: its answer differs by {error:.2g}"
             cells.append({"variant": name, "seed": seed, "note": note})
             del steps[name]
-    seconds = interleaved(steps, rounds=rounds, warm_up=1, device=device, seed=seed)
-    memory = {name: peak_memory(step, device) / 2**20 for name, step in steps.items()}
     peers = [name for name in steps if name in SERIES]
-    fastest = min(peers, key=lambda name: statistics.median(seconds[name]))
-    least = min(memory[name] for name in peers)
-    for name in steps:
-        beside = ratio(seconds[name], seconds[fastest])
+    costs = beside_best(steps, peers, rounds=rounds, warm_up=1, device=device, seed=seed)
+    for name, cost in costs.items():
         error, cosine = agreement[name]
-        cells.append(
-            {
-                "variant": name,
-                "seed": seed,
-                "ms": 1e3 * statistics.median(seconds[name]),
-                "peak MiB": memory[name],
-                "time": beside.of_medians,
-                "lower quartile": beside.lower,
-                "upper quartile": beside.upper,
-                "memory": memory[name] / least,
-                "disagreement": error,
-                "cosine": cosine,
-                "products": terms if "fixed point" in name else terms - 1,
-            }
-        )
+        products = terms if "fixed point" in name else terms - 1
+        found = {"disagreement": error, "cosine": cosine, "products": products}
+        cells.append({"variant": name, "seed": seed} | cost | found)
     return cells
 
 
