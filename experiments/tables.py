@@ -1,4 +1,4 @@
-"""Writes every table of README.md from the measured results: ``python -m experiments.tables``.
+"""Writes the tables of the READMEs from the measured results: ``python -m experiments.tables``.
 
 A table stands between two markers, each alone on its line, outside code fences:
 
@@ -69,11 +69,11 @@ class View:
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-def render(readme: str, results: Path) -> str:
-    """The text of a README with every table in it made anew.
+def render(page: str, results: Path) -> str:
+    """The text of a page with every table in it made anew.
 
     Args:
-        readme: The present text.
+        page: The present text.
         results: The folder of the result files.
 
     Raises:
@@ -82,7 +82,7 @@ def render(readme: str, results: Path) -> str:
     written: list[str] = []
     marker: str | None = None
     fenced = False
-    for line in readme.splitlines():
+    for line in page.splitlines():
         fenced ^= marker is None and line.lstrip().startswith(("```", "~~~"))
         start = None if fenced else _START.fullmatch(line.strip())
         is_end = not fenced and line.strip() == _END
@@ -323,16 +323,16 @@ def _single(options: dict[str, tuple[str, ...]], key: str, default: str, text: s
 
 @dataclass(frozen=True)
 class Options:
-    """Makes the tables of a README from experiments/results.
+    """Makes the tables of pages in Markdown from experiments/results.
 
     Attributes:
         check: Change nothing; exit with 1 if a table is out of date.
-        readme: The file with the markers.
+        pages: The files with the markers.
         results: The folder of the result files.
     """
 
     check: bool = False
-    readme: Path = _ROOT / "README.md"
+    pages: tuple[Path, ...] = (_ROOT / "README.md", _ROOT / "experiments" / "README.md")
     results: Path = _ROOT / "experiments" / "results"
 
 
@@ -340,24 +340,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0, 1 (out of date), 2 (cannot be made)."""
     options = tyro.cli(Options, args=arguments)
     try:
-        if not options.readme.is_file():
-            raise BadInput(f"There is no {options.readme}. Name the README with --readme.")
-        present = options.readme.read_text("utf-8")
-        fresh = render(present, options.results)
+        for page in options.pages:
+            if not page.is_file():
+                raise BadInput(f"There is no {page}. Name the files with --pages.")
+        present = {page: page.read_text("utf-8") for page in options.pages}
+        fresh = {page: render(text, options.results) for page, text in present.items()}
     except CommentariesError as error:
         print(error, file=sys.stderr)
         return 2
-    if fresh == present:
-        return 0
-    if options.check:
-        print(
-            f"{options.readme} is out of date. Run `python -m experiments.tables`.",
-            file=sys.stderr,
-        )
-        return 1
-    options.readme.write_text(fresh, "utf-8")
-    print(f"Wrote the tables of {options.readme}.")
-    return 0
+    stale = [page for page in options.pages if fresh[page] != present[page]]
+    for page in stale:
+        if options.check:
+            print(f"{page} is out of date. Run `python -m experiments.tables`.", file=sys.stderr)
+        else:
+            page.write_text(fresh[page], "utf-8")
+            print(f"Wrote the tables of {page}.")
+    return int(options.check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_rows_must_fit_the_columns(write):
         write(["a"], [[1, 2]])
 
 
-# The tables of the README
+# The tables of pages
 
 
 def row(method, noise, value, half=0.01, metric="accuracy", **labels):
@@ -215,7 +215,7 @@ def test_bad_results_say_what_is_wrong(results, content, message):
         shown("bad", results)
 
 
-README = """# Title
+PAGE = """# Title
 
 <!-- table: noise metric=auroc -->
 anything
@@ -229,33 +229,33 @@ After.
 
 
 @pytest.mark.parametrize(
-    ("readme", "message"),
+    ("page", "message"),
     [
         ("<!-- table: noise -->\n", "not ended"),
         ("<!-- table: noise -->\n<!-- table: noise -->\n<!-- end table -->", "not ended"),
         ("<!-- end table -->\n", "ends no table"),
     ],
 )
-def test_markers_must_pair(results, readme, message):
+def test_markers_must_pair(results, page, message):
     with pytest.raises(BadInput, match=message):
-        tables.render(readme, results)
+        tables.render(page, results)
 
 
-def test_round_trip_of_a_readme(results, tmp_path, capsys):
-    path = tmp_path / "README.md"
-    path.write_text(README)
-    arguments = ["--readme", str(path), "--results", str(results)]
+def test_round_trip_of_a_page(results, tmp_path, capsys):
+    path = tmp_path / "page.md"
+    path.write_text(PAGE)
+    arguments = ["--pages", str(path), "--results", str(results)]
 
     assert tables.main([*arguments, "--check"]) == 1
     assert "python -m experiments.tables" in capsys.readouterr().err
-    assert path.read_text() == README
+    assert path.read_text() == PAGE
 
     assert tables.main(arguments) == 0
     written = path.read_text()
     assert "| ours | 0.2 | 0.990 ± 0.010 |" in written
     assert "anything" not in written
     assert written.startswith("# Title\n\n<!-- table: noise metric=auroc -->\n\n| method |")
-    assert written.endswith(README[README.index("<!-- end") :])
+    assert written.endswith(PAGE[PAGE.index("<!-- end") :])
 
     assert tables.main([*arguments, "--check"]) == 0
     assert tables.main(arguments) == 0
@@ -267,8 +267,8 @@ def test_round_trip_of_a_readme(results, tmp_path, capsys):
 
 
 def test_the_command_prints_one_sentence_and_exits_2(results, tmp_path, capsys):
-    path = tmp_path / "README.md"
+    path = tmp_path / "page.md"
     path.write_text("<!-- table: missing -->\n<!-- end table -->\n")
-    assert tables.main(["--readme", str(path), "--results", str(results)]) == 2
+    assert tables.main(["--pages", str(path), "--results", str(results)]) == 2
     assert capsys.readouterr().err.startswith("There is no result 'missing'.")
-    assert tables.main(["--readme", str(tmp_path / "no.md")]) == 2
+    assert tables.main(["--pages", str(tmp_path / "no.md")]) == 2
