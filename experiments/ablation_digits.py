@@ -20,7 +20,7 @@ from commentaries.cleaning.methods import auroc, given_loss
 from commentaries.cleaning.prepared import recipe_for
 from commentaries.report.tables import text_table
 
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 BASE = Settings()
@@ -102,8 +102,7 @@ def main() -> None:
         for variant, settings in VARIANTS.items()
         if not kept.has(seed, noise=noise, trusted=trusted, variant=variant)
     ]
-    for cells in run_all(measure, left, workers=arguments.workers):
-        kept.add(cells)
+    measure_all(measure, left, kept, workers=arguments.workers)
     columns = ["noise", "trusted", "variant", "metric", "value", "low", "high"]
     print(text_table(columns, [[row[key] for key in columns] for row in kept.rows()]))
 

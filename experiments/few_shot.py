@@ -41,7 +41,7 @@ from commentaries.teaching.few_shot_options import FewShotJob
 from commentaries.types import Params
 
 from .benchmarks import peers
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -238,8 +238,7 @@ def main() -> None:
     left = [
         each for each in chosen if not kept.has(each.job.seed, **each.labels, method=each.method)
     ]
-    for found in run_all(measure, left, workers=arguments.workers):
-        kept.add(found)
+    measure_all(measure, left, kept, workers=arguments.workers)
     print_verdict(kept)
 
 

@@ -39,7 +39,7 @@ from .flat import (
     suited,
     trained,
 )
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 SOURCE, TARGET = "cifar100", "cifar10"
@@ -208,8 +208,7 @@ def main() -> None:
         device=arguments.device,
     )
     left = [each for each in cells(arguments) if not kept.has(each.seed, **each.labels)]
-    for found in run_all(measure, left, workers=arguments.workers):
-        kept.add(found)
+    measure_all(measure, left, kept, workers=arguments.workers)
     bases = (("SGD", "accuracy"), (BASE, "accuracy"), (BASE, "picked"))
     pairs = [Against(name, *base) for name in CLIMBING for base in bases]
     print_verdict(kept, ("student", "train"), pairs)

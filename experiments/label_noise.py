@@ -18,7 +18,7 @@ from commentaries.cleaning.prepared import prepare, recipe_for
 from commentaries.cleaning.task import Task
 from commentaries.report.tables import mean_interval, text_table
 
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 ROW = ("data", "noise", "rate", "trusted")
@@ -108,8 +108,7 @@ def compare(
     )
     if not verdict:
         left = [job for job in jobs if not kept.has(job.seed, **labels_of(job))]
-        for cells in run_all(measure, left, workers=workers):
-            kept.add(cells)
+        measure_all(measure, left, kept, workers=workers)
     print_verdict(kept)
 
 

@@ -12,7 +12,7 @@ from commentaries.teaching.methods import OURS
 from commentaries.teaching.options import LessonJob
 from commentaries.training.students import student_for
 
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 
@@ -66,8 +66,7 @@ def compare(
         )
         if taught:
             left.append(each._replace(taught=taught))
-    for found in run_all(measure, left, workers=workers):
-        kept.add(found)
+    measure_all(measure, left, kept, workers=workers)
     print_verdict(kept, metric)
 
 

@@ -45,7 +45,7 @@ from .flat import (
     suited,
     trained,
 )
-from .parallel import run_all
+from .parallel import measure_all
 from .sam_information import Information, information
 from .store import Cell, Store
 
@@ -254,8 +254,7 @@ def main() -> None:
         device=arguments.device,
     )
     left = [each for each in planned if not kept.has(each.seed, **each.labels)]
-    for found in run_all(measure, left, workers=arguments.workers):
-        kept.add(found)
+    measure_all(measure, left, kept, workers=arguments.workers)
     says = Store(
         f"{arguments.name}_information",
         labels=("data", "student", "method"),

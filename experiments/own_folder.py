@@ -26,7 +26,7 @@ from commentaries.cli import main as command
 from commentaries.data import LabelledImages, load, split
 from commentaries.report import text_table
 
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 
@@ -184,8 +184,7 @@ def main() -> None:
         for folder in folders(arguments)
         if not kept.has(folder.seed, data=folder.data, trusted=folder.trusted)
     ]
-    for cells in run_all(measure, left, workers=arguments.workers):
-        kept.add(cells)
+    measure_all(measure, left, kept, workers=arguments.workers)
     rows = [[row[name] for name in ("data", "trusted", "metric", "value")] for row in kept.rows()]
     print(text_table(("data", "trusted", "metric", "value"), rows))
 

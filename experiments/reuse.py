@@ -25,7 +25,7 @@ from commentaries.report.tables import text_table
 from commentaries.types import Params
 
 from .label_noise_images import Row, job_of
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 
@@ -156,8 +156,7 @@ def main() -> None:
         for pair in pairs(arguments)
         if not kept.has(pair.seed, source=_name(pair.source), target=_name(pair.target))
     ]
-    for cells in run_all(measure, left, workers=arguments.workers):
-        kept.add(cells)
+    measure_all(measure, left, kept, workers=arguments.workers)
     columns = ("source", "target", "method", "metric", "value", "low", "high")
     print(text_table(columns, [[row[name] for name in columns] for row in kept.rows()]))
 

@@ -34,7 +34,7 @@ from .flat import (
     suited,
     trained,
 )
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 DATA = ("fashion_mnist", "cifar10", "cifar100")
@@ -135,8 +135,7 @@ def main() -> None:
         for each in cells(arguments)
         if not kept.has(each.seed, **each.row._asdict(), train=each.sizes.train)
     ]
-    for found in run_all(measure, left, workers=arguments.workers):
-        kept.add(found)
+    measure_all(measure, left, kept, workers=arguments.workers)
     pairs = [Against(name, BASE, metric) for name in CLIMBING for metric in ("accuracy", "picked")]
     print_verdict(kept, ("data", "augment", "student"), pairs)
 

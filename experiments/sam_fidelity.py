@@ -35,7 +35,7 @@ from commentaries.training import order
 from commentaries.training.students import student_for
 from commentaries.types import Params
 
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 RHOS = (0.05, 0.2, 0.5)
@@ -242,8 +242,7 @@ def main() -> None:
         preset=arguments.preset,
     )
     left = [row for row in rows(arguments) if not kept.has(row.seed, rho=row.rho, batch=row.batch)]
-    for cells in run_all(measure, left, workers=arguments.workers):
-        kept.add(cells)
+    measure_all(measure, left, kept, workers=arguments.workers)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from commentaries.errors import unknown
 from commentaries.training import Recipe
 
 from .flat import Against, print_verdict
-from .parallel import run_all
+from .parallel import measure_all
 from .sam_noisy import UNITS, Bench, Planned, Sizes
 from .store import Cell, Store
 
@@ -179,8 +179,7 @@ def main() -> None:
     def done(planned: Planned) -> list[str]:
         return [n for n in UNITS if kept.has(planned.seed, method=n, **planned.labels)]
 
-    for found in run_all(measure, cells(arguments, done), workers=arguments.workers):
-        kept.add(found)
+    measure_all(measure, cells(arguments, done), kept, workers=arguments.workers)
     pairs = [Against("SAM", base) for base in ("SGD", "SGD, stopped early", "mixup")]
     pairs += [
         Against("ASAM", "SAM"),

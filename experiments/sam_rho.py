@@ -18,7 +18,7 @@ from commentaries.training import RHOS, search_rho
 from commentaries.training.students import student_for
 
 from .flat import CLIMBING, SMOKE, Sizes, images_of, suited
-from .parallel import run_all
+from .parallel import measure_all
 from .sam import DATA
 from .store import Cell, Store
 
@@ -97,8 +97,7 @@ def main() -> None:
         for each in cells(arguments)
         if not kept.has(each.seed, data=each.data, method=each.method)
     ]
-    for found in run_all(measure, left, workers=arguments.workers):
-        kept.add(found)
+    measure_all(measure, left, kept, workers=arguments.workers)
     lines = [[row["data"], row["method"], row["rho"], row["value"]] for row in kept.rows()]
     print(text_table(["data", "method", "rho", "held out"], lines))
 

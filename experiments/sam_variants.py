@@ -37,7 +37,7 @@ from .flat import (
     suited,
     trained,
 )
-from .parallel import run_all
+from .parallel import measure_all
 from .store import Cell, Store
 
 DATA = "fashion_mnist"
@@ -169,8 +169,7 @@ def main() -> None:
         device=arguments.device,
     )
     left = [each for each in cells(arguments) if not kept.has(each.seed, **each.labels)]
-    for found in run_all(measure, left, workers=arguments.workers):
-        kept.add(found)
+    measure_all(measure, left, kept, workers=arguments.workers)
     pairs = [Against("SAM", "SGD")]
     pairs += [Against(name, "SAM") for name in VARIANTS if name not in ("SGD", "SAM")]
     print_verdict(kept, ("student", "train", "rho"), pairs)
