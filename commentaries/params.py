@@ -17,6 +17,11 @@ def add(a: Params, b: Params, scale: float | Tensor = 1.0) -> Params:
     return {name: value.add(b[name], alpha=scale) for name, value in a.items()}
 
 
+def add_emptying(a: Params, b: Params, scale: float) -> Params:
+    """a + scale · b; takes every entry out of both, so that the sum needs no memory of its own."""
+    return {name: a.pop(name).add(b.pop(name), alpha=scale) for name in list(a)}
+
+
 def subtract(a: Params, b: Params) -> Params:
     """a - b."""
     return {name: value - b[name] for name, value in a.items()}

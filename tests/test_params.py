@@ -51,6 +51,14 @@ def test_inputs_are_not_modified(pair):
     assert torch.equal(vector(b), before[1])
 
 
+def test_a_sum_that_empties_what_it_adds(pair):
+    a, b = pair
+    first, second = dict(a), dict(b)
+    found = p.add_emptying(first, second, -0.5)
+    assert torch.equal(vector(found), vector(p.add(a, b, -0.5)))
+    assert first == second == {}
+
+
 def test_flatten_and_back(pair):
     a, _ = pair
     back = p.unflatten(p.flatten(a), a)

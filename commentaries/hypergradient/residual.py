@@ -48,36 +48,39 @@ class Residual:
         self._optimizer = optimizer_at(optimizer, phi)
         self._of_phi = callable(optimizer)
         self._theta, self._phi, self._batch, self._state = theta, phi, batch, state
+        self._last: _Evaluation | None = None
 
     def product(self, v: Params) -> Params:
         """Hᵀ v = (∂F/∂θ)ᵀ v."""
         return p.pull_back(self._graph.F, v, self._graph.theta)
 
     def mixed_product(self, x: Params) -> Params:
-        """(∂F/∂φ)ᵀ x."""
-        found = self._evaluation
+        """(∂F/∂φ)ᵀ x, meant as the last product: the graph goes before it needs memory."""
+        found, self._last = self._evaluation, self._evaluation.detached()
+        self.__dict__.pop("_graph", None)
         point = found.point
         if point is None:
             return p.pull_back(found.F, x, self._phi)
+        lesson, point, found = point.lesson, point.without_graph(), self._last
         # F is a function of G = Jᵀ w(φ), and J does not know φ: (∂w/∂φ)ᵀ J (∂F/∂G)ᵀ x
         G = p.live(found.gradient)
         with torch.enable_grad():
-            F = self._optimizer.stationarity(G, self._theta, tree.detach(found.state))
+            F = self._optimizer.stationarity(G, self._theta, found.state)
             v = p.pull_back(F, x, G)
-            z = point.z.detach().requires_grad_()
-            weights, _ = output_gradient(point.inner, z, point.lesson)
+            z = point.z.requires_grad_()
+            weights, _ = output_gradient(point.inner, z, lesson)
         return p.pull_back({"w": weights}, {"w": point.push_forward(v)}, self._phi)
 
     @property
     def value(self) -> Params:
         """F, detached."""
-        return p.detach(self._evaluation.F)
+        return self._evaluation.detached().F
 
     @property
     def step(self) -> tuple[Params, Any, Tensor]:
         """The gradient to step with, the state and the loss of the first pass, detached."""
-        found = self._evaluation
-        return p.detach(found.gradient), tree.detach(found.state), found.loss.detach()
+        found = self._evaluation.detached()
+        return found.gradient, found.state, found.loss
 
     @cached_property
     def _graph(self) -> _Evaluation:
@@ -89,7 +92,7 @@ class Residual:
 
     @property
     def _evaluation(self) -> _Evaluation:
-        return self._graph if "_graph" in self.__dict__ else self._plain
+        return self._last or (self._graph if "_graph" in self.__dict__ else self._plain)
 
     def _evaluate(self, theta: Params) -> _Evaluation:
         composed = self._inner if isinstance(self._inner, Composed) else None
@@ -120,6 +123,17 @@ class _Evaluation(NamedTuple):
     state: Any
     loss: Tensor
     point: Linearised | None
+
+    def detached(self) -> _Evaluation:
+        """The values alone."""
+        return _Evaluation(
+            p.detach(self.theta),
+            p.detach(self.F),
+            p.detach(self.gradient),
+            tree.detach(self.state),
+            self.loss.detach(),
+            None,
+        )
 
 
 class _Calls:

@@ -66,7 +66,7 @@ class Neumann:
         apply = damped(product, self.damping)
         precondition = precondition or (lambda v: v)
         # Invariant: rest = b - A x, and the next summand is α P rest.
-        rest = b if x0 is None else p.subtract(b, apply(x0))
+        rest = dict(b) if x0 is None else p.subtract(b, apply(x0))
         products = 0 if x0 is None else 1
         size, length = float(p.norm(b)), float(p.norm(rest))
         # a warm start may be far off: what must not grow is the remainder it leaves
@@ -79,16 +79,23 @@ class Neumann:
             products += self.power_iterations
         measured = self.terms > 1 if self.measure_residual is None else self.measure_residual
         negative = False
-        x = x0
+        x = None if x0 is None else dict(x0)
         for term in range(self.terms):
-            direction = precondition(rest)
-            x = p.scale(direction, step_size) if x is None else p.add(x, direction, step_size)
-            if term == self.terms - 1 and not measured:
+            direction = dict(precondition(rest))
+            change: Params | None = None
+            if term < self.terms - 1 or measured:
+                change = dict(apply(direction))
+                products += 1
+                negative |= float(p.dot(direction, change)) < 0
+            # only after the product, which needs the most memory, and holding nothing twice
+            x = (
+                p.scale(direction, step_size)
+                if x is None
+                else p.add_emptying(x, direction, step_size)
+            )
+            if change is None:
                 return Solution(x, None, products, False, negative)
-            change = apply(direction)
-            products += 1
-            negative |= float(p.dot(direction, change)) < 0
-            rest = p.add(rest, change, -step_size)
+            rest = p.add_emptying(rest, change, -step_size)
             self._check(float(p.norm(rest)), scale, term, step_size)
         assert x is not None
         residual = p.norm(rest) / size if size else p.norm(rest)

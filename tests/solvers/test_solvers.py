@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from oracles import flat, relative_error, shaped
 from systems import SHAPES, System, contracting, orthogonal, positive, size
 
+from commentaries import params as p
 from commentaries.errors import BadInput, NotConverged
 from commentaries.solvers import (
     ConjugateGradient,
@@ -155,6 +156,24 @@ def test_warm_start_at_the_solution_stays_there(solver, products):
     assert solution.converged
     assert solution.products == system.calls == products
     assert relative_error(solution.value, system.x) < 1e-14
+
+
+@pytest.mark.parametrize("terms", [1, 2, 5])
+def test_neumann_leaves_what_it_is_given(terms):
+    system = positive(SHAPES[0], 0)
+    b, start = dict(system.b), p.scale(system.x, 0.5)
+    before = [{k: v.clone() for k, v in a.items()} for a in (b, start)]
+
+    def identity(v):
+        return v  # itself, and not a copy
+
+    Neumann(terms, 0.1)(identity, b, start)
+    found = Neumann(terms, 0.1)(identity, b).value
+    expected = 1 - 0.9**terms
+    assert relative_error(found, p.scale(before[0], expected)) < 1e-14
+    for now, old in zip((b, start), before, strict=True):
+        assert now.keys() == old.keys()
+        assert all(torch.equal(now[name], old[name]) for name in old)
 
 
 def test_two_warm_starts_continue_one_series():
