@@ -34,7 +34,7 @@ from .store import Cell, Store
 
 RATES = (0.4, 0.2, 0.6, 0.8)
 
-SHORT = Recipe(steps=1_200, batch=64, weight_decay=5e-4, average=0.0, anchors=16)
+SHORT = Recipe(steps=1_200, batch=64, weight_decay=5e-4, warm_up=0.1, average=0.0, anchors=16)
 LEARNING = Settings(
     steps=150, batch=64, trusted_batch=48, weight_decay=5e-3, refresh_every=50, warm_up=30
 )
