@@ -47,7 +47,7 @@ SMALL = Sizes(
     SHORT,
     LEARNING,
     "small_cnn",
-    rhos=(0.1, 0.2, 0.4),
+    rhos=(0.05, 0.1, 0.2),
     asam_rhos=(0.1, 0.2, 0.5),
 )
 SMOKE = replace(
@@ -84,7 +84,7 @@ class Arguments:
         seeds: Of the cells.
         rates: Of wrong labels.
         methods: Which to run; see `UNITS`.
-        rhos: SAM's radii to choose from; the preset's if empty: 0.1, 0.2 and 0.4 for "small", the
+        rhos: SAM's radii to choose from; the preset's if empty: 0.05, 0.1 and 0.2 for "small", the
             paper's own for each rate for "gpu".
         asam_rhos: ASAM's; the preset's if empty: 0.1, 0.2 and 0.5, or ten times SAM's.
         epochs: Of the preset "gpu"; the paper has 200.

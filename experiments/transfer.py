@@ -36,8 +36,8 @@ class Arguments:
     """Which cells to measure.
 
     Attributes:
-        preset: "paper": conv4, 300 steps. "smoke": one short cell. "full": resnet18, 10,000 steps; by its
-            operations about 45 minutes for all cells on one H100.
+        preset: "paper": conv4, 300 steps. "smoke": one short cell. "full": resnet18, 10,000 steps;
+            by its operations about 45 minutes for all cells on one H100.
         seeds: Of the cells.
         name: Of the result file.
         workers: Processes of one thread.
