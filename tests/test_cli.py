@@ -484,10 +484,15 @@ def test_exit_codes_of_a_process(tmp_path):
     assert result.stdout == ""
 
 
+def _hear_control_c() -> None:
+    """Tests may run in the background of a shell, which ignores it for all that follows."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_control_c(tmp_path):
     path = tmp_path / "run"
     argv = command(*LEARN, *SMALL, "--settings.steps", "100000", "--out", path)
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_control_c)
     try:
         deadline = time.monotonic() + 300  # of a machine that is busy with other things
         while not (path / "checkpoint.pt").exists():
