@@ -74,7 +74,7 @@ class Residual:
     @property
     def value(self) -> Params:
         """F, detached."""
-        return self._evaluation.detached().F
+        return p.detach(self._evaluation.F)
 
     @property
     def step(self) -> tuple[Params, Any, Tensor]:

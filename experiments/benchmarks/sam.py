@@ -157,20 +157,15 @@ def two_step(trained: Trained) -> Callable[[], object]:
 
 def peer(trained: Trained) -> Callable[[], object]:
     """pytorch_optimizer's."""
-    from pytorch_optimizer import SAM as PeerSAM  # noqa: N811
+    import pytorch_optimizer
 
-    network = trained.network
-    optimizer = PeerSAM(network.parameters(), torch.optim.SGD, rho=RHO, **SGD)
-
-    def again() -> Tensor:
-        loss = functional.cross_entropy(network(trained._x), trained._y)
-        loss.backward()
-        return loss
+    parameters = trained.network.parameters()
+    optimizer = pytorch_optimizer.SAM(parameters, torch.optim.SGD, rho=RHO, **SGD)
 
     def step() -> None:
         optimizer.zero_grad()
-        again()
-        optimizer.step(again)  # pyright: ignore[reportArgumentType]
+        trained.closure()
+        optimizer.step(trained.closure)  # pyright: ignore[reportArgumentType]
 
     return step
 
