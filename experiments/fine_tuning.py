@@ -28,7 +28,7 @@ from commentaries.types import Batch, Inputs, Params
 
 from .flat import (
     CLIMBING,
-    RHO,
+    PAPER_RHO,
     SEEN,
     Against,
     Images,
@@ -76,7 +76,7 @@ PAPER = Plan(
     "resnet18",
     64,
     Sizes(50_000, 5_000, None, replace(BEFORE, passes=100, batch=128)),
-    Sizes(50_000, 5_000, None, replace(AFTER, passes=20, batch=128)),
+    Sizes(50_000, 5_000, None, replace(AFTER, passes=20, batch=128), PAPER_RHO),
 )
 
 
@@ -181,20 +181,22 @@ def measure(planned: Planned) -> list[Cell]:
     labels = planned.labels | {"seed": planned.seed}
     found: list[Cell] = [labels | {"method": "before, on CIFAR-100"} | before]
     for name, how in recipes.items():
-        found.append(labels | {"method": name} | _tuned(name, student, images, how, planned.seed))
+        found.append(labels | {"method": name} | _tuned(name, student, images, how, planned))
     return found
 
 
 def _tuned(
-    name: str, student: Student, images: Images, recipe: Recipe, seed: int
+    name: str, student: Student, images: Images, recipe: Recipe, planned: Planned
 ) -> dict[str, float]:
     """Scores of a method."""
 
     def optimizer(lr: float) -> InnerOptimizer[Any]:
         base = recipe.optimizer(lr)
-        return CLIMBING[name](base, RHO[name][TARGET]) if name in CLIMBING else base
+        if name not in CLIMBING:
+            return base
+        return CLIMBING[name](base, planned.plan.target.rho[name][TARGET])
 
-    made = trained(student, images, recipe, optimizer, seed=seed)
+    made = trained(student, images, recipe, optimizer, seed=planned.seed)
     return scores_of(student, images, made)
 
 

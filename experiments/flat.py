@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +20,20 @@ from commentaries.types import Params
 
 from .store import Store
 
-RHO = {
+Radii = dict[str, dict[str, float]]
+"""Method -> data -> ρ."""
+
+SHORT_RHO: Radii = {
     "SAM": {"fashion_mnist": 0.01, "cifar10": 0.01, "cifar100": 0.01},
     "ASAM": {"fashion_mnist": 0.1, "cifar10": 0.1, "cifar100": 0.1},
 }
 """Found by `experiments.sam_rho`: in runs this short, the lower end of the paper's grid."""
+
+PAPER_RHO: Radii = {
+    "SAM": {"fashion_mnist": 0.05, "cifar10": 0.05, "cifar100": 0.05},
+    "ASAM": {"fashion_mnist": 0.5, "cifar10": 0.5, "cifar100": 1.0},
+}
+"""Foret et al.'s default; Kwon et al.'s, who have no Fashion-MNIST."""
 
 SEEN = 2_000
 """Training images for the statistics of batch normalisation on the way."""
@@ -42,15 +51,19 @@ class Sizes:
         held_out: Of them.
         test: Test images; all if None.
         recipe: How students are trained.
+        rho: How far SAM and ASAM climb.
     """
 
     train: int = 5_000
     held_out: int = 500
     test: int | None = None
     recipe: Recipe = SHORT
+    rho: Radii = field(default_factory=lambda: SHORT_RHO)
 
 
-PAPER = Sizes(50_000, 5_000, recipe=replace(SHORT, passes=200, batch=128))
+PAPER = Sizes(
+    50_000, 5_000, recipe=replace(SHORT, passes=200, batch=128, warm_up=0.0), rho=PAPER_RHO
+)
 SMOKE = Sizes(300, 100, 100, replace(SHORT, steps=40))
 
 

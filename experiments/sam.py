@@ -6,7 +6,8 @@
 
 Each method is tested at its last step ("accuracy") and at the point that did best on held-out
 images ("picked"). ρ is the best of `experiments.sam_rho` on held-out images, of a seed that is not
-used here. Every (row, seed) is kept as soon as it is measured, and skipped from then on.
+used here; the preset "paper" has the published ones. Every (row, seed) is kept as soon as it is
+measured, and skipped from then on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from commentaries.training.students import student_for
 from .flat import (
     CLIMBING,
     PAPER,
-    RHO,
     SMOKE,
     Against,
     Sizes,
@@ -110,7 +110,7 @@ def measure(planned: Planned) -> list[Cell]:
     for name, climbing in CLIMBING.items():
 
         def optimizer(
-            lr: float, climbing: Climbing = climbing, rho: float = RHO[name][row.data]
+            lr: float, climbing: Climbing = climbing, rho: float = sizes.rho[name][row.data]
         ) -> InnerOptimizer[Any]:
             return climbing(recipe.optimizer(lr), rho)
 

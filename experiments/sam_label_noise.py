@@ -64,7 +64,9 @@ SMOKE = replace(
 
 def on_accelerator(epochs: int) -> Sizes:
     """All of CIFAR-10 with ResNet-32, as in Foret et al. 2021, section 3.3, with fewer epochs."""
-    recipe = replace(SHORT, steps=1, passes=epochs, batch=128, anchors=32, augment="flip_crop")
+    recipe = replace(
+        SHORT, steps=1, passes=epochs, batch=128, warm_up=0.0, anchors=32, augment="flip_crop"
+    )
     settings = replace(LEARNING, steps=1_000, batch=128, refresh_every=100, warm_up=50)
     return Sizes("cifar10", 49_000, 1_000, None, "resnet32", recipe, settings, "conv2")
 

@@ -63,7 +63,7 @@ class Arguments:
             all images, 200 epochs; on one H100 about 15 h a seed by its operations.
         seeds: Of the cells.
         rho: How far all climb; a label of the results. Foret et al.'s 0.05, because at the radius
-            that does best in runs this short (`flat.RHO`) variants would hardly differ.
+            that does best in runs this short (`flat.SHORT_RHO`) variants would hardly differ.
         name: Of the result file.
         workers: Processes of one thread.
         device: Where to compute: cpu or cuda.
