@@ -1,14 +1,15 @@
 """MAML, learned step sizes and learned weights of support examples, on Omniglot and CIFAR-FS.
 
-    python -m experiments.few_shot                  # small networks, few meta-steps; 2 core-hours
+    python -m experiments.few_shot                  # small networks, few meta-steps; 3 core-hours
     python -m experiments.few_shot --preset smoke   # one short cell of each kind
     python -m experiments.few_shot --preset paper --device cuda
 
 On CIFAR-FS, methods are compared with clean and with wrong support labels, on tasks of its test
-classes and then of CIFAR-10's. With one shot no example has another of its label to be compared
-with, so labels are wrong with five shots only. Two controls say whether the weights help or merely
-the size of the steps: learned step sizes without weights, and "equal weights", the initialisation
-that was learned with weights, adapted with the mean of each step's weights.
+classes and then of CIFAR-10's. All begin with the same features, of a network that told the
+training classes apart. With one shot no example has another of its label to be compared with, so
+labels are wrong with five shots only. Two controls say whether the weights help or merely the size
+of the steps: learned step sizes without weights, and "equal", the initialisation that was learned
+with weights, adapted with the mean of each step's weights.
 
 On Omniglot, MAML stands beside learn2learn after as many meta-steps and after as many seconds of
 the processor. Every (row, seed) is kept as soon as it is measured, and skipped from then on.
@@ -19,13 +20,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
 
 from commentaries.data import load
-from commentaries.fewshot import START, Evaluation, meta_train, part, under
+from commentaries.fewshot import MAML, START, Evaluation, meta_train, part, under
 from commentaries.inner import Adam
 from commentaries.report.tables import mean_interval, text_table
 from commentaries.teaching.few_shot import (
@@ -35,9 +37,12 @@ from commentaries.teaching.few_shot import (
     batched_of,
     begun,
     evaluated,
+    maml_of,
+    outer_of,
     prepare,
 )
 from commentaries.teaching.few_shot_options import FewShotJob
+from commentaries.teaching.pretraining import pretrained
 from commentaries.types import Params
 
 from .benchmarks import peers
@@ -47,10 +52,12 @@ from .store import Cell, Store
 METHODS: dict[str, dict[str, Any]] = {
     "MAML": {},
     "learned rates": {"learn_rates": True},
-    "weights": {"commentary": "losses"},
-    "weights and rates": {"commentary": "losses", "learn_rates": True},
+    "rates and weights": {"learn_rates": True, "commentary": "agreement"},
 }
 NO_WEIGHTS = ("MAML", "learned rates")
+
+FEATURES = Path("runs/few_shot_features")
+"""Pretrained, one file for each seed: what all methods begin with."""
 
 LABELS = ("data", "shot", "wrong", "meta_steps", "method")
 METRICS = ("accuracy", "elsewhere", "clean_weight", "wrong_weight", "seconds")
@@ -63,8 +70,8 @@ class Arguments:
     """Which cells to measure.
 
     Attributes:
-        preset: "small": networks of 16 channels. "smoke": one short cell of each kind. "paper":
-            networks and meta-steps as in the literature, for an accelerator.
+        preset: "small": networks of 16 and 32 channels. "smoke": one short cell of each kind.
+            "paper": networks and meta-steps as in the literature, for an accelerator.
         seeds: Of the tasks and of the networks; test tasks are the same for all.
         name: Of the result file.
         workers: Processes of one thread.
@@ -96,38 +103,60 @@ class Job(NamedTuple):
         }
 
 
+class Size(NamedTuple):
+    """Options of all jobs of a preset, and those of each data set."""
+
+    shared: dict[str, Any]
+    omniglot: dict[str, Any]
+    cifar_fs: dict[str, Any]
+
+
+SIZES = {
+    "small": Size(
+        {"query": 5, "episodes": 200},
+        {"width": 16, "meta_steps": 300},
+        {"width": 32, "meta_steps": 150, "tasks": 2, "lr": 0.2, "pretrain": 6},
+    ),
+    "smoke": Size(
+        {"width": 4, "query": 2, "meta_steps": 2, "episodes": 4, "tasks": 2, "steps": 2},
+        {},
+        {"student": "conv2", "pretrain": 1},
+    ),
+    "paper": Size({"width": 64, "meta_steps": 60_000}, {}, {"pretrain": 60}),
+}
+
+
 def cells(arguments: Arguments) -> list[Job]:
-    """The cells of a preset, every row of the first seed before the second seed."""
-    sizes: dict[str, Any] = {"width": 16, "query": 5, "meta_steps": 120, "episodes": 100}
-    if arguments.preset == "smoke":
-        sizes = {"width": 4, "query": 2, "meta_steps": 2, "episodes": 4, "tasks": 2, "steps": 2}
-    elif arguments.preset == "paper":
-        sizes = {"width": 64, "meta_steps": 60_000, "episodes": 600}
-    found = []
-    for seed in arguments.seeds:
-        shared = {"seed": seed, "device": arguments.device, **sizes}
-        for shot in (1, 5):
-            job = FewShotJob(data="omniglot", shot=shot, lr=0.4, **shared)
-            found.append(Job(job, "MAML"))
-        for shot, wrong in ((5, 0.4), (5, 0.2), (5, 0.0), (1, 0.0)):
-            for method, options in METHODS.items():
-                if shot > 1 or method in NO_WEIGHTS:
-                    job = FewShotJob(data="cifar_fs", shot=shot, wrong=wrong, **shared, **options)
-                    found.append(Job(job, method))
-    return found
+    """The cells of a preset, every seed of the first row before the second row."""
+    sizes = SIZES[arguments.preset]
+    rows = [
+        (method, {"data": "cifar_fs", "shot": shot, "wrong": wrong, **sizes.cifar_fs, **options})
+        for shot, wrong in ((5, 0.4), (5, 0.2), (5, 0.0), (1, 0.0))
+        for method, options in METHODS.items()
+        if shot > 1 or method in NO_WEIGHTS
+    ]
+    rows += [
+        ("MAML", {"data": "omniglot", "shot": shot, "lr": 0.4, **sizes.omniglot}) for shot in (1, 5)
+    ]
+    shared = {"device": arguments.device, **sizes.shared}
+    return [
+        Job(FewShotJob(seed=seed, **shared, **options), method)
+        for method, options in rows
+        for seed in arguments.seeds
+    ]
 
 
 def measure(cell: Job) -> list[Cell]:
     """Trains and tests one cell."""
     job, prepared = cell.job, prepare(cell.job)
-    seconds, phi = _last(_ours(job, prepared))
+    maml = maml_of(job, prepared.train, _weights(job, prepared))
+    seconds, phi = _last(_ours(job, maml, prepared))
     labels = cell.labels | {"seed": job.seed}
-    found = evaluated(job, prepared, phi)
+    found = evaluated(job, maml, phi, prepared.test)
     names = {OURS: cell.method, EQUAL: f"{cell.method}, equal"}
     elsewhere: dict[str, Evaluation] = {}
     if job.data == "cifar_fs":
-        other = load("cifar10", "test")
-        elsewhere = evaluated(job, prepared, phi, test=other)
+        elsewhere = evaluated(job, maml, phi, load("cifar10", "test"))
     rows = []
     for name, each in found.items():
         scores = _scores(each) | {"seconds": seconds}
@@ -135,17 +164,26 @@ def measure(cell: Job) -> list[Cell]:
             scores["elsewhere"] = float(elsewhere[name].mean[-1])
         rows.append(labels | {"method": names[name]} | scores)
     if job.data == "omniglot":
-        rows += [labels | row for row in _beside(job, prepared, seconds)]
+        rows += [labels | row for row in _beside(job, maml, prepared, seconds)]
     return rows
 
 
-def _ours(job: FewShotJob, prepared: Prepared) -> Iterator[tuple[float, Params]]:
+def _weights(job: FewShotJob, prepared: Prepared) -> Path | None:
+    """The features of a seed, which all methods begin with."""
+    if not job.pretrain:
+        return None
+    FEATURES.mkdir(parents=True, exist_ok=True)
+    name = f"{job.data}-{job.student}-{job.width}-{job.pretrain}-{job.seed}.pt"
+    return pretrained(job, prepared.train, FEATURES / name)
+
+
+def _ours(job: FewShotJob, maml: MAML, prepared: Prepared) -> Iterator[tuple[float, Params]]:
     """The processor's seconds and φ after each meta-step."""
     began = time.process_time()
     for step in meta_train(
-        prepared.maml,
-        begun(job, prepared),
-        outer_optimizer=prepared.outer,
+        maml,
+        begun(job, maml),
+        outer_optimizer=outer_of(job),
         episodes=prepared.episodes,
         steps=job.meta_steps,
         tasks=job.tasks,
@@ -154,11 +192,11 @@ def _ours(job: FewShotJob, prepared: Prepared) -> Iterator[tuple[float, Params]]
         yield time.process_time() - began, step.state.phi
 
 
-def _theirs(job: FewShotJob, prepared: Prepared) -> Iterator[tuple[float, Params]]:
+def _theirs(job: FewShotJob, maml: MAML, prepared: Prepared) -> Iterator[tuple[float, Params]]:
     """The same by learn2learn: same start, same tasks, same outer optimiser."""
     peer = peers.learn2learn()
-    phi = begun(job, prepared).phi
-    module = prepared.maml.student.module()
+    phi = begun(job, maml).phi
+    module = maml.student.module()
     outer = Adam(job.meta_lr)
     state = outer.init(phi)
     began = time.process_time()
@@ -170,12 +208,14 @@ def _theirs(job: FewShotJob, prepared: Prepared) -> Iterator[tuple[float, Params
         yield time.process_time() - began, phi
 
 
-def _beside(job: FewShotJob, prepared: Prepared, seconds: float) -> Iterator[dict[str, Any]]:
+def _beside(
+    job: FewShotJob, maml: MAML, prepared: Prepared, seconds: float
+) -> Iterator[dict[str, Any]]:
     """learn2learn after as many meta-steps, and when as many seconds had passed."""
     within: tuple[float, Params] | None = None
     last: tuple[float, Params] | None = None
     try:
-        for last in _theirs(job, prepared):
+        for last in _theirs(job, maml, prepared):
             if within is None or last[0] <= seconds:
                 within = last
     except ImportError as error:
@@ -184,7 +224,7 @@ def _beside(job: FewShotJob, prepared: Prepared, seconds: float) -> Iterator[dic
     assert within is not None
     assert last is not None
     for name, (taken, phi) in (("steps", last), ("seconds", within)):
-        scores = _scores(evaluated(job, prepared, phi)[OURS])
+        scores = _scores(evaluated(job, maml, phi, prepared.test)[OURS])
         yield {"method": f"learn2learn, same {name}", "seconds": taken} | scores
 
 
@@ -213,7 +253,7 @@ def print_verdict(kept: Store) -> None:
         for method, found in methods.items():
             mean = sum(found.values()) / len(found)
             ahead = half = None
-            ours = methods.get("weights and rates" if "rates" in method else "weights", {})
+            ours = methods.get("rates and weights", {})
             shared = sorted(ours.keys() & found.keys())
             if shared and ours is not found:
                 interval = mean_interval([ours[seed] - found[seed] for seed in shared])
@@ -234,7 +274,8 @@ def main() -> None:
     )
     chosen = cells(arguments)
     if arguments.preset == "smoke":
-        chosen = [chosen[0], chosen[5]]
+        firsts = {(each.job.data, each.method): each for each in reversed(chosen)}
+        chosen = [*firsts.values()]
     left = [
         each for each in chosen if not kept.has(each.job.seed, **each.labels, method=each.method)
     ]

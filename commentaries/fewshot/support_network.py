@@ -11,9 +11,9 @@ from ..commentary.teacher import Teacher, images
 from ..errors import BadInput, check_positive
 from ..student import Student
 from ..types import Batch, Params
+from .agreement import agreement
 from .meta_parameters import part, under
 
-_SHARPNESS = 10.0
 _CUES = 3
 
 
@@ -25,8 +25,8 @@ class SupportNetwork:
     a small second one gets from an example
 
     - its features, of length one;
-    - the mean cosine with the other examples of its label (0 where there are none);
-    - the largest cosine with an example of another label, as a soft maximum;
+    - how they fit the other examples of its label, and those of the best other label
+      (`agreement`);
     - the step, as ``batch.progress``.
 
     Renumbering the classes changes nothing. Every example counts the same before anything is
@@ -68,12 +68,7 @@ class SupportNetwork:
         """Logits (n,) of a support set."""
         found = self._network(part(phi, "network."), images(batch.x), buffers={})
         e = torch.nn.functional.normalize(found, dim=1)
-        cosine = e @ e.mT
-        same = batch.y[:, None] == batch.y[None, :]
-        others = same & ~torch.eye(len(batch.y), dtype=torch.bool, device=same.device)
-        own = (cosine * others).sum(1) / others.sum(1).clamp_min(1)
-        # -1 is below every cosine, for a support set of one label
-        apart = (_SHARPNESS * cosine.masked_fill(same, -1.0)).logsumexp(1) / _SHARPNESS
-        step = torch.full_like(own, min(max(batch.progress, 0.0), 1.0))
-        seen = torch.cat([e, torch.stack([own, apart, step], dim=1)], dim=1)
+        fit = agreement(found, batch.y)
+        step = torch.full_like(fit.own, min(max(batch.progress, 0.0), 1.0))
+        seen = torch.cat([e, torch.stack([*fit, step], dim=1)], dim=1)
         return self._judge(part(phi, "judge."), seen).squeeze(1)

@@ -120,7 +120,9 @@ def build(
     return _normalised(network, pixels)
 
 
-def backbone(name: str, weights: str | Path, *, channels: int, size: int = 32) -> nn.Module:
+def backbone(
+    name: str, weights: str | Path, *, channels: int, size: int = 32, width: int | None = None
+) -> nn.Module:
     """A pretrained network up to its last layer, in evaluation mode, of which nothing trains.
 
     Args:
@@ -128,6 +130,7 @@ def backbone(name: str, weights: str | Path, *, channels: int, size: int = 32) -
         weights: A local file.
         channels: Channels of the images; grey ones are shown to a colour network three times.
         size: Height and width of the images, for small_cnn and cbr, whose weights depend on it.
+        width: As in `build`.
 
     Returns:
         A module from images (n, channels, h, w) in [0, 1] to features (n, d). It normalises as
@@ -140,7 +143,7 @@ def backbone(name: str, weights: str | Path, *, channels: int, size: int = 32) -
     check_positive("channels", channels)
     found = read_weights(weights)
     pixels = _expected(name, found)
-    network, heads = _made(name, 1, _inputs(pixels, channels), size, None)
+    network, heads = _made(name, 1, _inputs(pixels, channels), size, width)
     load_into(network, found, weights, name=name, heads=heads)
     return _normalised(Frozen(without_head(network, name)), pixels).eval()
 

@@ -15,6 +15,7 @@ from .tables import text_table
 from .weights_page import COLUMNS, Scores, finding, has_scores, method_rows
 
 _SHORT = {
+    "pretrained": "pretrained",
     "loss": "loss",
     "outer_loss": "outer loss",
     "stationarity": "‖F‖",

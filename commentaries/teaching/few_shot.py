@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from ..commentary import ExampleWeights
 from ..data import LabelledImages, few_shot
@@ -26,16 +25,18 @@ from ..fewshot import (
     start,
 )
 from ..inner import SGD, Adam
-from ..networks import build
+from ..networks import backbone
 from ..student import Student
 from ..training import RunFolder, checkpoint
 from ..training.recorded import Metrics, resumed, take
-from ..training.students import check_device
+from ..training.students import check_device, network_for
 from ..types import Params
 from .few_shot_options import FewShotJob
+from .pretraining import pretrained
 
 SPLITS = "splits.json"
 EVALUATION = "evaluation.pt"
+PRETRAINED = "pretrained.pt"
 
 OURS = "adapted"
 EQUAL = "equal weights"
@@ -51,47 +52,28 @@ class Prepared(NamedTuple):
     Attributes:
         train: Examples of the training classes.
         test: Examples of other classes.
-        maml: What is trained.
-        outer: What moves it.
         episodes: Training tasks by number.
     """
 
     train: LabelledImages
     test: LabelledImages
-    maml: MAML
-    outer: FasterCommentary
     episodes: Episodes
 
 
 def prepare(job: FewShotJob) -> Prepared:
-    """Reads the data and builds what is learned.
+    """Reads the data; refuses options that cannot work before anything is trained.
 
     Raises:
         BadInput: Data or options that cannot be used.
     """
     check_device(job.device)
     train, test = (_read(job, part) for part in ("train", "test"))
-    channels, size = train.x.shape[1:3]
-    mean = train.x.mean((0, 2, 3)).tolist()
-    std = train.x.std((0, 2, 3), correction=0).clamp_min(1e-3).tolist()
-
-    def network() -> torch.nn.Module:
-        return build(
-            job.student, job.way, channels=channels, size=size, mean=mean, std=std, width=job.width
-        )
-
-    maml = MAML(
-        Student(network),
-        SGD(job.lr),
-        steps=job.steps,
-        commentary=ExampleWeights(SupportLosses()) if job.commentary == "losses" else None,
-        learn_rates=job.learn_rates,
-        first_order=job.first_order,
-        statistics=job.statistics,
-    )
-    outer = FasterCommentary(Adam(job.meta_lr), job.commentary_factor)
-    tasks_to_test(job, test)  # refuses too few examples before anything is trained
-    return Prepared(train, test, maml, outer, _episodes(job, train, job.seed))
+    tasks_to_test(job, test)
+    if job.weights is not None or not job.pretrain:
+        maml_of(job, train, job.weights)
+    else:
+        network_for(train, job.student, width=job.width)()
+    return Prepared(train, test, _episodes(job, train, job.seed))
 
 
 def prepare_again(job: FewShotJob, folder: RunFolder) -> Prepared:
@@ -107,9 +89,37 @@ def prepare_again(job: FewShotJob, folder: RunFolder) -> Prepared:
     return prepared
 
 
-def begun(job: FewShotJob, prepared: Prepared) -> MetaState:
+def maml_of(job: FewShotJob, train: LabelledImages, weights: Path | None) -> MAML:
+    """What is trained.
+
+    Args:
+        job: The configuration.
+        train: Examples of the training classes.
+        weights: The file that the student begins with, and whose features the commentary compares.
+
+    Raises:
+        BadInput: Options that do not go together, or a file that does not fit.
+    """
+    build_one = network_for(train, job.student, outputs=job.way, width=job.width, weights=weights)
+    return MAML(
+        Student(build_one),
+        SGD(job.lr),
+        steps=job.steps,
+        commentary=_commentary(job, train, weights),
+        learn_rates=job.learn_rates,
+        first_order=job.first_order,
+        statistics=job.statistics,
+    )
+
+
+def outer_of(job: FewShotJob) -> FasterCommentary:
+    """What moves the initialisation, its rates and the commentary."""
+    return FasterCommentary(Adam(job.meta_lr), job.commentary_factor)
+
+
+def begun(job: FewShotJob, maml: MAML) -> MetaState:
     """The state before the first meta-step."""
-    return start(prepared.maml, prepared.outer, seed=job.seed, device=job.device)
+    return start(maml, outer_of(job), seed=job.seed, device=job.device)
 
 
 def tasks_to_test(job: FewShotJob, test: LabelledImages) -> Episodes:
@@ -128,13 +138,15 @@ def run(
     """Does the whole job, or goes on from the folder's last checkpoint.
 
     An interrupted job that is run again ends with bitwise the same initialisation, metrics and
-    results as one that was not, on the same machine with the same number of threads.
+    results as one that was not, on the same machine with the same number of threads. Pretraining
+    that was interrupted begins again.
 
     Args:
         job: The configuration, the same each time.
         folder: Where checkpoints, metrics and results go.
         prepared: The examples; read anew unless given.
-        on_step: Called with the meta-steps taken and their metrics.
+        on_step: Called with the meta-steps taken and their metrics; while pretraining with 0 and
+            the share of it that is done.
         on_method: Called with the name of a method before it is tested.
 
     Returns:
@@ -143,14 +155,24 @@ def run(
     prepared = prepared or prepare_again(job, folder)
     if not (folder.path / SPLITS).exists():
         folder.write_json(SPLITS, _splits(prepared))
-    state = resumed(folder, begun(job, prepared))
+    weights = job.weights
+    if job.pretrain:
+
+        def on_share(share: float) -> None:
+            if on_step is not None:
+                on_step(0, {"pretrained": share})
+
+        path = folder.path / PRETRAINED
+        weights = pretrained(job, prepared.train, path, on_share=on_share)
+    maml = maml_of(job, prepared.train, weights)
+    state = resumed(folder, begun(job, maml))
     state = take(
         folder,
         state,
         meta_train(
-            prepared.maml,
+            maml,
             state,
-            outer_optimizer=prepared.outer,
+            outer_optimizer=outer_of(job),
             episodes=prepared.episodes,
             steps=job.meta_steps,
             tasks=job.tasks,
@@ -161,7 +183,7 @@ def run(
         metrics=_metrics,
         on_step=on_step,
     )
-    found = evaluated(job, prepared, state.phi, on_method=on_method)
+    found = evaluated(job, maml, state.phi, prepared.test, on_method=on_method)
     ours = found[OURS]
     weights = {} if ours.weights is None else {"weights": ours.weights}
     checkpoint.save(folder.path / EVALUATION, {"wrong": ours.wrong} | weights)
@@ -177,32 +199,31 @@ def run(
 
 def evaluated(
     job: FewShotJob,
-    prepared: Prepared,
+    maml: MAML,
     phi: Params,
+    test: LabelledImages,
     *,
-    test: LabelledImages | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> dict[str, Evaluation]:
     """What was learned on tasks of new classes, and without its weights if it has any.
 
     Args:
         job: The configuration.
-        prepared: What was trained.
+        maml: What was trained.
         phi: What it learned.
-        test: Examples of other classes, in place of the test classes of the data.
+        test: Examples of the new classes.
         on_method: Called with the name of a method before it is tested.
     """
-    methods = {OURS: prepared.maml}
-    if prepared.maml.commentary is not None:
-        equal = MeanWeights(prepared.maml.commentary)
-        methods[EQUAL] = replace(prepared.maml, commentary=equal)
-    episodes = tasks_to_test(job, prepared.test if test is None else test)
+    methods = {OURS: maml}
+    if maml.commentary is not None:
+        methods[EQUAL] = replace(maml, commentary=MeanWeights(maml.commentary))
+    episodes = tasks_to_test(job, test)
     found: dict[str, Evaluation] = {}
-    for name, maml in methods.items():
+    for name, each in methods.items():
         if on_method is not None:
             on_method(name)
         found[name] = evaluate(
-            maml,
+            each,
             phi,
             episodes,
             count=job.episodes,
@@ -226,6 +247,19 @@ def summary(found: Evaluation) -> dict[str, Any]:
 def batched_of(job: FewShotJob) -> bool | None:
     """Weights that are functions of the losses need one task after another."""
     return None if job.commentary == "none" else False
+
+
+def _commentary(
+    job: FewShotJob, train: LabelledImages, weights: Path | None
+) -> ExampleWeights | None:
+    if job.commentary == "none":
+        return None
+    if job.commentary == "losses":
+        return ExampleWeights(SupportLosses())
+    assert weights is not None
+    channels, size = train.x.shape[1:3]
+    features = backbone(job.student, weights, channels=channels, size=size, width=job.width)
+    return ExampleWeights(SupportLosses(features))
 
 
 def _read(job: FewShotJob, part: ClassPart) -> LabelledImages:

@@ -12,7 +12,7 @@ from ..data import FEW_SHOT_NAMES, FEW_SHOT_SIZE
 from ..errors import BadInput, check_fraction, check_not_negative, check_positive, unknown
 from ..fewshot.maml import Statistics
 
-CommentaryName = Literal["none", "losses"]
+CommentaryName = Literal["none", "losses", "agreement"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class FewShotJob:
         lr: Their size, or where learned sizes begin.
         learn_rates: Learn one size for each step and parameter tensor (MAML++).
         commentary: "losses": weigh each support example at each step, by how its loss compares
-            with those of the others. "none": all count the same.
+            with those of the others. "agreement": also by how it fits the others of its label, in
+            features that pretraining gave. "none": all count the same.
         first_order: Leave out second derivatives.
         statistics: Of batch normalisation for query examples: "transductive", their own, as the
             MAML paper's code has it; "support", those of the support set.
@@ -43,6 +44,9 @@ class FewShotJob:
         test_steps: Adaptation steps in testing; as many as in training if not given.
         student: The network: conv4, conv2, resnet18 or another of `learn mixup`.
         width: Channels of its blocks; its own default if not given.
+        pretrain: Passes over the training classes, to tell all of them apart, before anything
+            else: the initialisation begins with these features. 10 to 30 spare most meta-steps.
+        weights: A local file of pretrained weights of the network to begin with instead.
         size: Side in pixels of the images of a folder.
         root: Folder of the sets by name; if not given, $COMMENTARIES_DATA or a cache folder.
         download: Fetch a set by name where it is missing.
@@ -72,6 +76,8 @@ class FewShotJob:
     test_steps: int | None = None
     student: str = "conv4"
     width: int | None = None
+    pretrain: int = 0
+    weights: Path | None = None
     size: int = FEW_SHOT_SIZE
     root: Path | None = None
     download: bool = False
@@ -90,12 +96,24 @@ class FewShotJob:
             check_positive(name, getattr(self, name))
         check_fraction("wrong", self.wrong)
         check_not_negative("seed", self.seed)
+        check_not_negative("pretrain", self.pretrain)
         if self.commentary not in get_args(CommentaryName):
             raise unknown("commentary", self.commentary, get_args(CommentaryName))
-        if self.commentary == "losses" and self.shot == 1:
+        if self.commentary != "none" and self.shot == 1:
             raise BadInput(
                 "shot is 1, so no support example has another of its label to be compared with. "
                 "Ask for at least 2 shots, or leave the commentary out."
+            )
+        if self.pretrain and self.weights is not None:
+            raise BadInput(
+                "Both pretrain and weights are given, and the student can begin from one of them. "
+                "Leave one out."
+            )
+        if self.commentary == "agreement" and not self.pretrain and self.weights is None:
+            raise BadInput(
+                "The commentary compares features, and there are none before anything is learned. "
+                "Ask for pretraining, such as pretrain = 10, give a file of weights, or choose the "
+                "commentary losses."
             )
 
     @property
@@ -105,7 +123,10 @@ class FewShotJob:
 
     def settled(self) -> FewShotJob:
         """The same job with absolute paths, which mean the same from any folder."""
-        root = None if self.root is None else self.root.expanduser().resolve()
+
+        def absolute(path: Path | None) -> Path | None:
+            return None if path is None else path.expanduser().resolve()
+
         path = Path(self.data).expanduser()
         data = str(path.resolve()) if self.is_own and path.is_dir() else self.data
-        return replace(self, root=root, data=data)
+        return replace(self, root=absolute(self.root), weights=absolute(self.weights), data=data)

@@ -4,6 +4,7 @@ import pytest
 import tasks
 import torch
 from oracles import flat, normal, relative_error, slope
+from torch import nn
 
 from commentaries import ExampleWeights
 from commentaries.errors import BadInput
@@ -46,6 +47,26 @@ def test_silent_at_first_and_then_a_function_of_comparisons():
     for changed in (batch._replace(y=batch.y[order]), batch._replace(progress=1.0)):
         assert not torch.allclose(score(phi, changed)(losses), found)
     assert score(phi, batch)(torch.ones(6, dtype=torch.float64)).isfinite().all()
+
+
+def test_features_speak_before_the_losses_do():
+    batch = tasks.episodes(shot=4)(0).support
+    body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)).train()
+    score = SupportLosses(body, width=5)
+    assert not body.training
+    phi = drawn(score)
+    assert phi.keys() == SupportLosses(width=5).init(torch.Generator()).keys()  # none of theirs
+    alike = torch.ones(12, dtype=torch.float64)
+    found = score(phi, batch)(alike)
+    assert float(found.std()) > 1e-2
+    assert not found.requires_grad
+    plain = SupportLosses(width=5)
+    assert float(plain(drawn(plain), batch)(alike).std()) < 1e-9
+    # what is said of an example depends on its label and on the rest, and not on the order
+    assert not torch.allclose(score(phi, batch._replace(y=batch.y.roll(1)))(alike), found)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    shuffled = batch._replace(x=batch.x[order], y=batch.y[order])
+    assert relative_error(score(phi, shuffled)(alike), found[order]) < 1e-9
 
 
 @pytest.mark.parametrize("first_order", [False, True])

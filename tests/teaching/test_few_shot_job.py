@@ -1,16 +1,21 @@
 """Jobs on few-shot learning: options, resumption, and what is found with wrong labels."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from made_up_classes import made_up
 
 from commentaries.errors import BadInput
+from commentaries.fewshot import part
+from commentaries.networks.weights import read_weights
 from commentaries.teaching import few_shot
 from commentaries.teaching.few_shot import EQUAL, OURS, prepare, run
 from commentaries.teaching.few_shot_options import FewShotJob
+from commentaries.teaching.pretraining import pretrained
 from commentaries.training import RunFolder, checkpoint
+from commentaries.training.students import network_for
 
 JOB = FewShotJob(
     data="cifar_fs",
@@ -71,9 +76,78 @@ def test_test_tasks_are_the_same_for_every_seed():
     assert not torch.equal(one.episodes(0).support.x, other.episodes(0).support.x)
 
 
+FEATURES = replace(JOB, pretrain=40, commentary="agreement", width=8)
+
+
+def test_pretraining_is_done_once_and_its_features_are_the_start(tmp_path):
+    whole = RunFolder.create(tmp_path / "whole", FEATURES)
+    seen = []
+    result = run(FEATURES, whole, on_step=lambda step, metrics: seen.append((step, metrics)))
+    shares = [metrics["pretrained"] for step, metrics in seen if step == 0]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    found = result["methods"][OURS]
+    assert found["clean_weight"] != result["methods"][EQUAL]["clean_weight"]
+
+    prepared = prepare(FEATURES)
+    path = whole.path / few_shot.PRETRAINED
+    weights = read_weights(path)
+    phi = few_shot.begun(FEATURES, few_shot.maml_of(FEATURES, prepared.train, path)).phi
+    body = {k: v for k, v in part(phi, "start.").items() if not k.startswith("network.17.")}
+    assert len(body) == 16
+    for name, value in body.items():
+        assert torch.equal(value, weights[name]), name
+    assert part(phi, "start.")["network.17.weight"].shape == (
+        3,
+        8,
+    )  # of the ways, and not pretrained
+    train = prepared.train
+    module = network_for(train, "conv4", width=8)()
+    module.load_state_dict(weights)
+    with torch.no_grad():
+        right = (module.eval()(train.x).argmax(1) == train.y).double().mean()
+    assert float(right) > 0.8
+
+    stopped = RunFolder.create(tmp_path / "stopped", FEATURES)
+
+    def stop(step, _):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(FEATURES, stopped, on_step=stop)
+    seen.clear()
+    again = run(FEATURES, stopped, on_step=lambda step, metrics: seen.append((step, metrics)))
+    assert again == result
+    assert [step for step, _ in seen] == [3, 4]  # no pretraining
+
+
+def test_a_file_of_weights_serves_like_pretraining(tmp_path):
+    prepared = prepare(FEATURES)
+    path = pretrained(FEATURES, prepared.train, tmp_path / "weights.pt")
+    from_file = replace(FEATURES, pretrain=0, weights=path)
+    folder = RunFolder.create(tmp_path / "run", from_file)
+    other = RunFolder.create(tmp_path / "other", FEATURES)
+    assert run(from_file, folder) == run(FEATURES, other)
+    with pytest.raises(BadInput, match=r"do not fit conv4"):
+        prepare(replace(from_file, width=6))
+    with pytest.raises(BadInput, match=r"no weights file"):
+        prepare(replace(from_file, weights=tmp_path / "none.pt"))
+
+
+def test_paths_mean_the_same_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settled = replace(JOB, weights=Path("w.pt"), root=Path("data")).settled()
+    assert (settled.weights, settled.root) == (tmp_path / "w.pt", tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"pretrain": -1}, r"pretrain is -1"),
+        ({"pretrain": 2, "weights": Path("w.pt")}, r"Both pretrain and weights .* Leave one out"),
+        ({"commentary": "agreement"}, r"compares features, and there are none .* pretrain = 10"),
+        ({"student": "conv9", "pretrain": 1}, r"no student 'conv9'"),
         ({"shot": 1}, r"shot is 1, so no support example .* at least 2 shots"),
         ({"commentary": "magic"}, r"no commentary 'magic'"),
         ({"wrong": 1.0}, r"wrong is 1.0"),
