@@ -7,7 +7,16 @@ import torch
 
 from experiments import store
 from experiments.benchmarks import fewshot as module
-from experiments.benchmarks.fewshot import METRICS, OURS, RECOMPUTED, Arguments, check, run, verdict
+from experiments.benchmarks.fewshot import (
+    AT_ONCE,
+    METRICS,
+    OURS,
+    RECOMPUTED,
+    Arguments,
+    check,
+    run,
+    verdict,
+)
 
 
 @pytest.fixture
@@ -23,11 +32,11 @@ def test_smoke_rows_come_out(results):
     kept = run(Arguments(preset="smoke"))
     rows = json.loads((results / "benchmark_fewshot_smoke.json").read_text())["rows"]
     found = {(row["way"], row["metric"]): row["value"] for row in rows}
-    ways = {OURS, RECOMPUTED, *module.found_peers()}
+    ways = {OURS, RECOMPUTED, AT_ONCE, *module.found_peers()}
     assert set(found) == {(way, metric) for way in ways for metric in METRICS}
     assert found[OURS, "ratio"] == found[RECOMPUTED, "memory ratio"] == 1
     assert all(found[way, "meta-steps/s"] > 0 for way in ways)
-    if ways > {OURS, RECOMPUTED}:
+    if ways > {OURS, RECOMPUTED, AT_ONCE}:
         assert [line[2] for line in verdict(kept, "cpu")] == ["time", "memory"]
 
 
