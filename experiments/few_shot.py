@@ -129,14 +129,19 @@ SIZES = {
 def cells(arguments: Arguments) -> list[Job]:
     """The cells of a preset, every seed of the first row before the second row."""
     sizes = SIZES[arguments.preset]
+
+    def cifar(shot: int, wrong: float) -> list[tuple[str, dict[str, Any]]]:
+        data = {"data": "cifar_fs", "shot": shot, "wrong": wrong, **sizes.cifar_fs}
+        methods = METHODS if shot > 1 else NO_WEIGHTS
+        return [(method, data | METHODS[method]) for method in methods]
+
+    omniglot = {"data": "omniglot", "lr": 0.4, **sizes.omniglot}
     rows = [
-        (method, {"data": "cifar_fs", "shot": shot, "wrong": wrong, **sizes.cifar_fs, **options})
-        for shot, wrong in ((5, 0.4), (5, 0.2), (5, 0.0), (1, 0.0))
-        for method, options in METHODS.items()
-        if shot > 1 or method in NO_WEIGHTS
-    ]
-    rows += [
-        ("MAML", {"data": "omniglot", "shot": shot, "lr": 0.4, **sizes.omniglot}) for shot in (1, 5)
+        *cifar(5, 0.4),
+        *(("MAML", omniglot | {"shot": shot}) for shot in (1, 5)),
+        *cifar(5, 0.0),
+        *cifar(1, 0.0),
+        *cifar(5, 0.2),
     ]
     shared = {"device": arguments.device, **sizes.shared}
     return [
