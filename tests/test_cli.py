@@ -108,7 +108,7 @@ def test_learn(capsys, tmp_path):
     assert f"{result['suggested_differs']} of 120 labels" in out
     assert str(path / "weights.csv") in out
     assert str(path / "report.html") in out
-    assert "training: ours" in err
+    assert "method: ours" in err
     assert "it/s" not in err  # a bar only on a terminal
     page = (path / "report.html").read_text()
     for title in ("Most distrusted labels", "All methods", "Learned weights",
@@ -125,7 +125,7 @@ def test_controls_are_named_while_they_run_and_stand_in_the_table(capsys, tmp_pa
     assert cli.main(argv) == 0
     out, err = capsys.readouterr()
     for name in ("ours", "unweighted", "svm alone", "oracle"):
-        assert f"training: {name}\n" in err
+        assert f"method: {name}\n" in err
         assert re.search(f"^{name} +0", out, re.M)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Test accuracy</h2>" in page
@@ -444,7 +444,7 @@ def test_teach(capsys, finished, student):
     names = ["ours", "unweighted", "shuffled weights", "constant weight", "oracle"]
     for name in names:
         assert re.search(f"^{name} +0", out, re.M)
-        assert f"training: {name}\n" in err
+        assert f"method: {name}\n" in err
     found = json.loads((finished / f"teach-{student}-5.json").read_text())
     assert (found["student"], found["seed"]) == (student, 5)
     assert list(found["accuracy"]) == list(found["auroc"]) == names

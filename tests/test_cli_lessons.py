@@ -91,7 +91,7 @@ def test_learn(capsys, tmp_path, learn, title):
     assert "The student that was taught is right on" in out
     assert f"Report: {path / 'report.html'}." in out
     assert f"run folder: {path}" in err
-    assert "training: ours" in err
+    assert "method: ours" in err
     assert "warning" not in err
     assert title in (path / "report.html").read_text()
     config = json.loads((path / "config.json").read_text())
@@ -114,7 +114,7 @@ def test_controls_are_named_while_they_run_and_stand_in_the_table(capsys, tmp_pa
     assert cli.main(argv) == 0
     out, err = capsys.readouterr()
     for name in ("ours", "no mixing", "standard mixup", "constant ratio"):
-        assert f"training: {name}\n" in err
+        assert f"method: {name}\n" in err
         assert re.search(f"^{name} +0", out, re.M)
     assert re.search(r"^standard mixup .* 0\.300$", out, re.M)
     assert "the best control, " in out
@@ -384,7 +384,7 @@ def test_teach(capsys, runs, kind, names):
     out, err = capsys.readouterr()
     for name in names:
         assert re.search(f"^{name} +[01]", out, re.M)
-        assert f"training: {name}\n" in err
+        assert f"method: {name}\n" in err
     found = json.loads((runs / kind / "teach-cbr-5.json").read_text())
     assert (found["student"], found["seed"], found["steps"]) == ("cbr", 5, 4)
     assert list(found["methods"]) == names

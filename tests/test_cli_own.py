@@ -82,7 +82,7 @@ def test_a_folder_with_trusted_and_test_images(capsys, digits, tmp_path, monkeyp
     assert re.search(r"^ours +0\.\d{3} +– +–$", out, re.M)
     assert "of 80 labels" in out
     assert f"Images to keep: {path / 'cleaned.txt'}." in out
-    assert "training: svm alone" in err
+    assert "method: svm alone" in err
     job = read_job(RunFolder.open(path))
     assert job.data == str(digits / "data")
     assert (job.trusted, job.test) == (digits / "trusted", digits / "test")
@@ -110,7 +110,7 @@ def test_without_trusted_images_it_is_said_what_was_given_up(capsys, digits, tmp
     assert "No trusted examples were given" in out
     assert "wrong in a systematic way" in out
     assert "method" not in out  # there is nothing to score methods by
-    assert "training: unweighted" not in err
+    assert "method: unweighted" not in err
     assert json.loads((path / "result.json").read_text())["trusted_from"] == "agreement"
     assert "No trusted examples were given" in (path / "report.html").read_text()
     (path / "result.json").unlink()

@@ -169,7 +169,7 @@ def _is_finished(folder: RunFolder) -> bool:
 
 
 def _say_method(name: str) -> None:
-    print(f"training: {name.replace('_', ' ')}", file=sys.stderr)
+    print(f"method: {name.replace('_', ' ')}", file=sys.stderr)
 
 
 def _say_skipped(skipped: Sequence[str]) -> None:
