@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from commentaries.cleaning import controls, methods
 from commentaries.cleaning.job import read_job
 from commentaries.cleaning.options import Job
 from commentaries.cleaning.weights_table import read_weights
+from commentaries.cli import commands
 from commentaries.errors import BadInput
 from commentaries.training import RunFolder
 
@@ -309,6 +311,17 @@ def test_another_thread_count_warns_and_goes_on(capsys, stopped):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 7}))
     assert cli.main(["resume", str(stopped)]) == 0
     assert "warning: The run" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_libraries_say_to_their_developers_is_not_shown(capsys, finished, monkeypatch):
+    def warn(command):
+        warnings.warn("will go away", FutureWarning, stacklevel=1)
+        warnings.warn("look here", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(commands, "_do", warn)
+    assert cli.main(["inspect", str(finished)]) == 0
+    assert capsys.readouterr().err == "warning: look here\n"
 
 
 @pytest.mark.parametrize("command", ["resume", "inspect", "teach"])

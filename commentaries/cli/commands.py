@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's, to whoever develops it
             warnings.showwarning = _show_warning
             _do(parse(sys.argv[1:] if argv is None else argv))
     except CommentariesError as error:
