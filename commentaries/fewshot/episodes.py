@@ -50,7 +50,8 @@ class Episodes:
         shot: Support examples of each class.
         query: Query examples of each class.
         wrong: Share of the support labels, in [0, 1), that are replaced by another of the
-            episode's labels: exactly round(wrong · way · shot) of them.
+            episode's labels: exactly round(wrong · way · shot) of them. Or the least and the
+            greatest share, between which each episode draws how many.
         rotations: Whether each class turned by 90, 180 and 270 degrees is a class of its own, as
             is usual for Omniglot (Vinyals et al. 2016).
         seed: Of all episodes.
@@ -69,14 +70,18 @@ class Episodes:
         way: int,
         shot: int,
         query: int = 15,
-        wrong: float = 0.0,
+        wrong: float | tuple[float, float] = 0.0,
         rotations: bool = False,
         seed: int = 0,
         device: torch.device | str | None = None,
     ):
         for name, value in (("way", way), ("shot", shot), ("query", query)):
             check_positive(name, value)
-        check_fraction("wrong", wrong)
+        least, most = wrong if isinstance(wrong, tuple) else (wrong, wrong)
+        for share in (least, most):
+            check_fraction("wrong", share)
+        if least > most:
+            raise BadInput(f"wrong is from {least} to {most}. Give the least share first.")
         if way < 2:
             raise BadInput("way is 1, so there is nothing to tell apart. Ask for at least 2 ways.")
         images = _stacked(x)
@@ -87,7 +92,7 @@ class Episodes:
                 "(channels, side, side), or leave rotations out."
             )
         self.way, self.shot, self.query = way, shot, query
-        self._wrong = round(wrong * way * shot)
+        self._wrong = round(least * way * shot), round(most * way * shot)
         self._turns = _TURNS if rotations else 1
         self._seed = seed
         self._labels = labels.unique().tolist()
@@ -116,7 +121,11 @@ class Episodes:
         numbers = torch.arange(self.way)
         truth = numbers.repeat_interleave(self.shot)
         given = truth.clone()
-        chosen = torch.randperm(len(truth), generator=generator)[: self._wrong]
+        least, most = self._wrong
+        count = (
+            int(torch.randint(least, most + 1, (), generator=generator)) if least < most else most
+        )
+        chosen = torch.randperm(len(truth), generator=generator)[:count]
         shift = torch.randint(1, self.way, chosen.shape, generator=generator)
         given[chosen] = (truth[chosen] + shift) % self.way
         seed = int(torch.randint(2**31, (), generator=generator))

@@ -69,11 +69,12 @@ def prepare(job: FewShotJob) -> Prepared:
     check_device(job.device)
     train, test = (_read(job, part) for part in ("train", "test"))
     tasks_to_test(job, test)
+    episodes = _episodes(job, train, job.seed, job.train_wrong or job.wrong)
     if job.weights is not None or not job.pretrain:
         maml_of(job, train, job.weights)
     else:
         network_for(train, job.student, width=job.width)()
-    return Prepared(train, test, _episodes(job, train, job.seed))
+    return Prepared(train, test, episodes)
 
 
 def prepare_again(job: FewShotJob, folder: RunFolder) -> Prepared:
@@ -124,7 +125,7 @@ def begun(job: FewShotJob, maml: MAML) -> MetaState:
 
 def tasks_to_test(job: FewShotJob, test: LabelledImages) -> Episodes:
     """Test tasks by number: the same for every seed and method."""
-    return _episodes(job, test, TESTED)
+    return _episodes(job, test, TESTED, job.wrong)
 
 
 def run(
@@ -267,14 +268,16 @@ def _read(job: FewShotJob, part: ClassPart) -> LabelledImages:
     return few_shot(job.data, part, root=root, download=job.download, size=size, seed=job.seed)
 
 
-def _episodes(job: FewShotJob, images: LabelledImages, seed: int) -> Episodes:
+def _episodes(
+    job: FewShotJob, images: LabelledImages, seed: int, wrong: float | tuple[float, float]
+) -> Episodes:
     return Episodes(
         images.x,
         images.y,
         way=job.way,
         shot=job.shot,
         query=job.query,
-        wrong=job.wrong,
+        wrong=wrong,
         rotations=job.data == "omniglot",
         seed=seed,
         device=job.device,

@@ -27,6 +27,8 @@ class FewShotJob:
         shot: Support examples of each class, to adapt to.
         query: Query examples of each class, to be judged on.
         wrong: Share of wrong labels among the support examples, in training and in testing.
+        train_wrong: Least and greatest share in training instead, drawn for each task. A
+            commentary that has always seen as many expects as many, also where all are right.
         steps: Adaptation steps.
         lr: Their size, or where learned sizes begin.
         learn_rates: Learn one size for each step and parameter tensor (MAML++).
@@ -62,6 +64,7 @@ class FewShotJob:
     shot: int = 1
     query: int = 15
     wrong: float = 0.0
+    train_wrong: tuple[float, float] | None = None
     steps: int = 5
     lr: float = 0.1
     learn_rates: bool = False

@@ -85,6 +85,15 @@ def test_wrong_labels_are_within_the_ways_and_recorded(rate, count):
     assert moves == ({0, 1, 2, 3, 4} if 0 < count < 15 else {0} if not count else {1, 2, 3, 4})
 
 
+def test_a_share_of_wrong_labels_drawn_for_each_episode():
+    episodes = make(way=5, shot=4, wrong=(0.1, 0.35))
+    counts = [int(episodes(number).wrong.sum()) for number in range(200)]
+    assert set(counts) == {2, 3, 4, 5, 6, 7}
+    assert counts == [int(episodes(number).wrong.sum()) for number in range(200)]
+    fixed, same = make(wrong=0.25), make(wrong=(0.25, 0.25))
+    assert all(torch.equal(fixed(i).support.y, same(i).support.y) for i in range(5))
+
+
 def test_wrong_labels_change_nothing_else():
     clean, noisy = make()(4), make(wrong=0.5)(4)
     assert torch.equal(clean.support.x, noisy.support.x)
@@ -144,6 +153,8 @@ def uneven():
         (drawings, {"shot": 5}, r"5 support and 4 query.*class 0 has 8.*at most 8 together"),
         (drawings, {"shot": 0}, r"shot is 0"),
         (drawings, {"wrong": 1.0}, r"wrong is 1.0"),
+        (drawings, {"wrong": (0.1, 1.5)}, r"wrong is 1.5"),
+        (drawings, {"wrong": (0.3, 0.1)}, r"from 0.3 to 0.1. Give the least share first"),
         (single, {}, r"Class 9 has a single example.*Add"),
         (uneven, {}, r"unequal sizes: \(1, 4, 4\) at position 0 and \(1, 3, 4\) at position 20"),
         (lambda: (drawings()[0], drawings()[1].float()), {}, r"type torch.float32.*whole numbers"),

@@ -15,6 +15,7 @@ from commentaries.teaching.few_shot import EQUAL, OURS, prepare, run
 from commentaries.teaching.few_shot_options import FewShotJob
 from commentaries.teaching.pretraining import pretrained
 from commentaries.training import RunFolder, checkpoint
+from commentaries.training.config import read_config
 from commentaries.training.students import network_for
 
 JOB = FewShotJob(
@@ -122,6 +123,16 @@ def test_pretraining_is_done_once_and_its_features_are_the_start(tmp_path):
     assert [step for step, _ in seen] == [3, 4]  # no pretraining
 
 
+def test_shares_of_wrong_labels_in_training_are_their_own(tmp_path):
+    job = replace(JOB, train_wrong=(0.0, 0.5))
+    assert read_config(RunFolder.create(tmp_path / "run", job), {"fewshot": FewShotJob}) == job
+    prepared = prepare(job)
+    trained = {int(prepared.episodes(number).wrong.sum()) for number in range(60)}
+    assert trained == {0, 1, 2, 3, 4}
+    tested = few_shot.tasks_to_test(job, prepared.test)
+    assert {int(tested(number).wrong.sum()) for number in range(20)} == {3}
+
+
 def test_a_file_of_weights_serves_like_pretraining(tmp_path):
     prepared = prepare(FEATURES)
     path = pretrained(FEATURES, prepared.train, tmp_path / "weights.pt")
@@ -144,6 +155,7 @@ def test_paths_mean_the_same_from_any_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"train_wrong": (0.4, 0.2)}, r"wrong is from 0.4 to 0.2"),
         ({"pretrain": -1}, r"pretrain is -1"),
         ({"pretrain": 2, "weights": Path("w.pt")}, r"Both pretrain and weights .* Leave one out"),
         ({"commentary": "agreement"}, r"compares features, and there are none .* pretrain = 10"),
