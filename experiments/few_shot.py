@@ -113,9 +113,9 @@ class Size(NamedTuple):
 
 SIZES = {
     "small": Size(
-        {"query": 5, "episodes": 200},
-        {"width": 16, "meta_steps": 300},
-        {"width": 32, "meta_steps": 150, "tasks": 2, "lr": 0.2, "pretrain": 6},
+        {"query": 5},
+        {"width": 16, "meta_steps": 300, "episodes": 200},
+        {"width": 32, "meta_steps": 150, "tasks": 2, "lr": 0.2, "pretrain": 6, "episodes": 100},
     ),
     "smoke": Size(
         {"width": 4, "query": 2, "meta_steps": 2, "episodes": 4, "tasks": 2, "steps": 2},
