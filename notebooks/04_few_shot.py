@@ -274,7 +274,7 @@ for name, (model, value, colour) in learned.items():
     axes.plot(shares, mean, "-o", color=colour, markersize=4, label=name)
     axes.fill_between(shares, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
 axes.axhline(1 / WAY, color=VERMILION, linestyle="--", linewidth=1, label="guessing")
-axes.legend(frameon=False, fontsize=9)
+axes.legend(frameon=False, fontsize=9, loc="upper right")
 label_axes(axes, x="share of wrong support labels", y="accuracy")
 plt.show()
 
