@@ -254,7 +254,7 @@ say(
 # The commentary knows one thing: labels that agree with one another are probably right. If most
 # labels are wrong that is no longer so. And it has learned how many lies to expect. So here are the
 # same learned networks on tasks with fewer and with more wrong labels, beside a commentary that has
-# learned on tasks of all kinds, from none to 45 % wrong labels.
+# learned on tasks of all kinds, from none to almost half of the labels wrong.
 
 # %%
 shares = (0.0, 0.2, 0.4, 0.6)
@@ -309,6 +309,6 @@ say(
 #     --learn-rates --commentary agreement
 # ```
 #
-# With `--train-wrong 0 0.45` the tasks to learn from have from none to 45 % wrong labels. The
+# With `--train-wrong 0 0.45` the tasks to learn from are of all kinds, as in the last figure. The
 # command takes Omniglot, CIFAR-FS or folders of your own, and writes a page with the accuracy after
 # each step and the weights.
