@@ -121,10 +121,9 @@ class Episodes:
         numbers = torch.arange(self.way)
         truth = numbers.repeat_interleave(self.shot)
         given = truth.clone()
-        least, most = self._wrong
-        count = (
-            int(torch.randint(least, most + 1, (), generator=generator)) if least < most else most
-        )
+        least, count = self._wrong
+        if least < count:
+            count = int(torch.randint(least, count + 1, (), generator=generator))
         chosen = torch.randperm(len(truth), generator=generator)[:count]
         shift = torch.randint(1, self.way, chosen.shape, generator=generator)
         given[chosen] = (truth[chosen] + shift) % self.way

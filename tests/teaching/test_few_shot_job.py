@@ -40,6 +40,18 @@ def _data(monkeypatch):
     monkeypatch.setattr(few_shot, "few_shot", made_up)
 
 
+def stopped_at_step_3(job, path):
+    folder = RunFolder.create(path, job)
+
+    def stop(step, _):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(job, folder, on_step=stop)
+    return folder
+
+
 def test_a_run_and_one_that_was_interrupted(tmp_path):
     whole = RunFolder.create(tmp_path / "whole", JOB)
     seen = []
@@ -55,14 +67,7 @@ def test_a_run_and_one_that_was_interrupted(tmp_path):
     assert kept["weights"].shape == (5, 2, 9)
     assert kept["wrong"].sum(1).tolist() == [3] * 5
 
-    stopped = RunFolder.create(tmp_path / "stopped", JOB)
-
-    def stop(step, _):
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(JOB, stopped, on_step=stop)
+    stopped = stopped_at_step_3(JOB, tmp_path / "stopped")
     assert not (stopped.path / "result.json").exists()
     assert run(JOB, stopped) == result
     assert stopped.metrics() == whole.metrics()
@@ -98,10 +103,8 @@ def test_pretraining_is_done_once_and_its_features_are_the_start(tmp_path):
     assert len(body) == 16
     for name, value in body.items():
         assert torch.equal(value, weights[name]), name
-    assert part(phi, "start.")["network.17.weight"].shape == (
-        3,
-        8,
-    )  # of the ways, and not pretrained
+    head = part(phi, "start.")["network.17.weight"]
+    assert head.shape == (3, 8)  # of the ways, and not pretrained
     train = prepared.train
     module = network_for(train, "conv4", width=8)()
     module.load_state_dict(weights)
@@ -109,14 +112,7 @@ def test_pretraining_is_done_once_and_its_features_are_the_start(tmp_path):
         right = (module.eval()(train.x).argmax(1) == train.y).double().mean()
     assert float(right) > 0.8
 
-    stopped = RunFolder.create(tmp_path / "stopped", FEATURES)
-
-    def stop(step, _):
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(FEATURES, stopped, on_step=stop)
+    stopped = stopped_at_step_3(FEATURES, tmp_path / "stopped")
     seen.clear()
     again = run(FEATURES, stopped, on_step=lambda step, metrics: seen.append((step, metrics)))
     assert again == result
