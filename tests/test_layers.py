@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "commentaries"
 
 LAYERS = [
     ["types", "errors", "params", "tree"],
-    ["batch_norm", "problem", "primitives", "student"],
+    ["kernels"],
+    ["primitives", "problem", "student"],
     ["curvature", "inner", "solvers"],
     ["hypergradient", "commentary", "networks"],
     ["fewshot", "landscape", "data"],
@@ -61,7 +62,7 @@ def allowed(unit: str, other: str) -> bool:
     if other not in LEVEL:  # a public name: `from commentaries import Student`
         return False
     if LEVEL[other] == LEVEL[unit]:
-        return LEVEL[unit] < 2
+        return not any((PACKAGE / each).is_dir() for each in (unit, other))
     return LEVEL[other] < LEVEL[unit]
 
 

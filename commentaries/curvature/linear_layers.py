@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from ..kernels.convolution import conv2d
 from ..types import Params
 
 
@@ -119,4 +120,8 @@ def _conv2d(
     return weight, bias, groups, patches, lambda gradient: rows(gradient.flatten(2))
 
 
-_LAYERS: dict[Any, Callable[..., _Parts]] = {functional.linear: _linear, functional.conv2d: _conv2d}
+_LAYERS: dict[Any, Callable[..., _Parts]] = {
+    functional.linear: _linear,
+    functional.conv2d: _conv2d,
+    conv2d: _conv2d,
+}

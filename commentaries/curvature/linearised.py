@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import params as p
 from ..errors import BadInput
+from ..kernels.convolution import conv2d
 from ..problem import Composed
 from ..types import Batch, Params
 
@@ -167,6 +168,7 @@ def _differs() -> BadInput:
 
 _LINEAR = {
     functional.linear,
+    conv2d,
     functional.conv1d,
     functional.conv2d,
     functional.conv3d,

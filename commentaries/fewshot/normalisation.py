@@ -42,19 +42,12 @@ class SupportStatistics(Primitives):
         super().__init__()
         self._count = count
 
-    def batch_norm(
-        self,
-        x: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        """`torch.nn.functional.batch_norm`; a frozen layer keeps its own statistics."""
-        if training or running_mean is None or running_var is None:
-            mean, variance = moments(x[: self._count], [0, *range(2, x.dim())])
-            running_mean, running_var = mean.flatten(), variance.flatten()
-        return super().batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
+    def given_statistics(
+        self, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Those of the first examples; a frozen layer keeps its own."""
+        given = super().given_statistics(x, running_mean, running_var, training)
+        if given is not None:
+            return given
+        mean, variance = moments(x[: self._count], [0, *range(2, x.dim())])
+        return mean.flatten(), variance.flatten()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .layers import Convolution, GlobalAverage, check_images
+from .layers import Convolution, GlobalAverage, PooledBatchNorm2d, check_images
 
 
 def conv4(outputs: int, *, channels: int = 3, size: int = 32, width: int = 64) -> nn.Sequential:
@@ -24,10 +24,8 @@ def conv4(outputs: int, *, channels: int = 3, size: int = 32, width: int = 64) -
     for inputs in (channels, width, width, width):
         layers += [
             Convolution(inputs, width, 3, bias=True),
-            nn.BatchNorm2d(width),
-            # the same number in either order, and a quarter of the ReLU's work and memory in this
-            nn.MaxPool2d(2) if size > 1 else nn.Identity(),
-            nn.ReLU(),
+            PooledBatchNorm2d(width) if size > 1 else nn.BatchNorm2d(width),
+            nn.ReLU(),  # after pooling: the same number, for a quarter of the work and memory
         ]
         size //= 2
     return nn.Sequential(*layers, GlobalAverage(), nn.Linear(width, outputs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..errors import BadInput, check_positive
+from ..kernels.pooled_norm import pooled_batch_norm
 
 
 class Convolution(nn.Conv2d):
@@ -31,6 +32,27 @@ class Convolution(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+class PooledBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation and 2 x 2 max-pooling: (n, channels, h, w) -> (n, channels, h/2, w/2).
+
+    As the two layers one after the other; within a `Student` the maxima are found first, for less
+    time and memory (`commentaries.kernels.pooled_norm`).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The maxima of the normalised input."""
+        return pooled_batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training or self.running_mean is None,
+            momentum=self.momentum or 0.0,
+            eps=self.eps,
+        )
 
 
 class GlobalAverage(nn.Module):

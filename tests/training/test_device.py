@@ -5,6 +5,7 @@ import torch
 from elsewhere import DEVICE, Elsewhere, Far
 from torch import nn
 
+import commentaries.student
 from commentaries import tree
 from commentaries.commentary import (
     CueNetwork,
@@ -66,6 +67,14 @@ def near(state):
     return tree.map_tensors(lambda leaf: leaf.near if isinstance(leaf, Far) else leaf, state)
 
 
+def agree(a, b):
+    """Up to rounding: on a CPU a student may lay images out otherwise than elsewhere."""
+    pairs = list(zip(tree.leaves(a), tree.leaves(b), strict=True))
+    return bool(pairs) and all(
+        torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in pairs
+    )
+
+
 def equal(a, b):
     pairs = list(zip(tree.leaves(a), tree.leaves(b), strict=True))
     return bool(pairs) and all(torch.equal(one, other) for one, other in pairs)
@@ -109,9 +118,9 @@ def test_fit_follows_the_inputs(images, name, augment):
         # inputs that stay in memory are moved piece by piece, and the answer comes back
         back = log_probabilities(student, there, x, seen=x)
         assert not isinstance(back, Far)
-    assert equal(near(there), here)
-    assert torch.equal(found.near, opinion)
-    assert torch.equal(back, opinion)
+    assert agree(near(there), here)
+    assert agree(found.near, opinion)
+    assert agree(back, opinion)
     # the same student again on the CPU
     assert torch.equal(log_probabilities(student, here, x, seen=x), opinion)
 
@@ -133,7 +142,11 @@ SCORES = {
     ids=["implicit", "unrolled"],
 )
 @pytest.mark.parametrize("index_there", [True, False])
-def test_a_commentary_is_learned_where_start_puts_it(images, score, hypergradient, index_there):
+def test_a_commentary_is_learned_where_start_puts_it(
+    images, score, hypergradient, index_there, monkeypatch
+):
+    # one layout of images everywhere: Adam would blow rounding up
+    monkeypatch.setattr(commentaries.student, "channels_last", lambda x: x)
     x, y = images
     student = Student(normalising)
     trusted = torch.arange(N) >= N - 8

@@ -7,7 +7,8 @@ from torch import nn
 from torch.func import functional_call, jvp, vmap
 
 from commentaries import Student
-from commentaries.batch_norm import applies, batch_norm
+from commentaries.kernels.batch_norm import batch_norm
+from commentaries.kernels.reverse_mode import reverse_only
 from commentaries.primitives import Primitives, moments, standardise
 
 
@@ -52,8 +53,8 @@ def test_third_derivatives_as_through_primitives(generator):
 
 def test_it_serves_reverse_mode_in_one_precision(generator):
     x, weight, bias = drawn((4, 3), generator)
-    assert applies(x, weight, bias)
-    assert not applies(x.bfloat16(), weight, bias)
+    assert reverse_only(x, weight, bias)
+    assert not reverse_only(x.bfloat16(), weight, bias)
 
 
 def test_other_modes_get_primitives(generator):

@@ -10,18 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
-from torch.autograd import forward_ad
 
-from . import params as p
-
-
-def applies(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Whether `batch_norm` serves: one precision, and neither `torch.func` nor forward mode."""
-    return x.dtype == weight.dtype == bias.dtype and not any(
-        is_functorch_wrapped_tensor(value) or forward_ad.unpack_dual(value).tangent is not None
-        for value in (x, weight, bias)
-    )
+from .. import params as p
+from .layout import laid_out_as
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -90,28 +81,47 @@ class _BatchNormGradient(torch.autograd.Function):
         shape = [1, -1] + [1] * (x.dim() - 2)
         n = x.numel() // x.shape[1]
         r = inverse
-        through, ah, a_sum = _kernel(a, x, weight, mean, r, ctx.eps)
+        a, gy = laid_out_as(x, a), laid_out_as(x, gy)
+        _, ah, a_sum = _kernel(a, x, weight, mean, r, ctx.eps, to_x=False)
         a_mean, pa, g_mean, pg = a_sum / n, ah / n, to_bias / n, to_weight / n
         both = (a * gy).sum([0, *range(2, x.dim())]) / n
         s = both - a_mean * g_mean - pa * pg
-        # to gy: through + b h + c, and h is affine in x
-        to_gy = through.addcmul_(x, (b * r).view(shape)).add_((c - b * r * mean).view(shape))
+        # to gy: weight r (a - a_mean - h pa) + b h + c, and h is affine in x
+        of_a, of_h = weight * r, b - weight * r * pa
+        constant = c - of_a * a_mean - of_h * r * mean
+        to_gy = _combined(constant, [(a, of_a), (x, of_h * r)], shape)
         # to x: the share of h, v = (b - weight r pa) gy - weight r pg a, as in the first gradient;
         # and that of r, -weight r² s h
-        of_a, of_g = -weight * r * pg, b - weight * r * pa
+        of_a, of_g = -weight * r * pg, of_h
         v_mean, vh = of_a * a_mean + of_g * g_mean, of_a * pa + of_g * pg
         of_h = -r * (vh + weight * r * s)
-        to_x = a * (r * of_a).view(shape)
-        to_x.addcmul_(gy, (r * of_g).view(shape)).addcmul_(x, (of_h * r).view(shape))
-        to_x.add_((-of_h * r * mean - r * v_mean).view(shape))
+        constant = -of_h * r * mean - r * v_mean
+        to_x = _combined(constant, [(a, r * of_a), (gy, r * of_g), (x, of_h * r)], shape)
         return to_gy, to_x, n * r * s, None, None, None
 
 
 def _kernel(
-    gy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, eps: float
+    gy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    eps: float,
+    *,
+    to_x: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     kernel = torch.ops.aten.native_batch_norm_backward
-    return kernel(gy, x, weight, None, None, mean, inverse, True, eps, [True, True, True])
+    gy = laid_out_as(x, gy)  # three times faster than to have the kernel read two layouts
+    return kernel(gy, x, weight, None, None, mean, inverse, True, eps, [to_x, True, True])
+
+
+def _combined(constant: Tensor, terms: list[tuple[Tensor, Tensor]], shape: list[int]) -> Tensor:
+    """constant + Σ factor · value for each channel, in one pass for each value."""
+    (first, factor), *rest = terms
+    total = torch.addcmul(constant.view(shape), first, factor.view(shape))
+    for value, factor in rest:
+        total.addcmul_(value, factor.view(shape))
+    return total
 
 
 def _arithmetic(gy: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
