@@ -52,6 +52,7 @@ def scatter_(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
     for rows in _blocks(index):
         places, dim = _flat(index[rows].long(), x[rows])
         _flat(x[rows], x[rows])[0].scatter_add_(dim, places, _flat(y[rows], x[rows])[0])
+        del places
     return x
 
 
@@ -98,6 +99,7 @@ class _Gather(torch.autograd.Function):
         for rows in _blocks(index):
             places, dim = _flat(index[rows].long(), x[rows])
             torch.gather(_flat(x[rows], x[rows])[0], dim, places, out=_flat(y[rows], x[rows])[0])
+            del places
         return y
 
     @staticmethod
@@ -107,7 +109,7 @@ class _Gather(torch.autograd.Function):
         return _Scatter.apply(a, *ctx.saved_tensors, ctx.size), None  # pyright: ignore[reportReturnType]
 
 
-def _blocks(index: Tensor, most: int = 2**16) -> Iterator[slice]:
+def _blocks(index: Tensor, most: int = 2**17) -> Iterator[slice]:
     """A few images at a time: the kernels take places as int64, twice the memory of those kept."""
     each = max(1, most // max(1, index[:1].numel()))
     return (slice(first, first + each) for first in range(0, len(index), each))
