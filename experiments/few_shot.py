@@ -1,15 +1,15 @@
 """MAML, learned step sizes and learned weights of support examples, on Omniglot and CIFAR-FS.
 
-    python -m experiments.few_shot                  # small networks, few meta-steps; 3 core-hours
+    python -m experiments.few_shot                  # small networks, few meta-steps; 4 core-hours
     python -m experiments.few_shot --preset smoke   # one short cell of each kind
     python -m experiments.few_shot --preset paper --device cuda
 
 On CIFAR-FS, methods are compared with clean and with wrong support labels, on tasks of its test
 classes and then of CIFAR-10's. All begin with the same features, of a network that told the
-training classes apart. With one shot no example has another of its label to be compared with, so
-labels are wrong with five shots only. Two controls say whether the weights help or merely the size
-of the steps: learned step sizes without weights, and "equal", the initialisation that was learned
-with weights, adapted with the mean of each step's weights.
+training classes apart. Two controls say whether the weights help or merely the size of the steps:
+learned step sizes without weights, and "equal", the initialisation that was learned with weights,
+adapted with the mean of each step's weights. With one shot a wrong label leaves its own class
+without an example, and nothing in the support set says which of two examples of a label is wrong.
 
 On Omniglot, MAML stands beside learn2learn after as many meta-steps and after as many seconds of
 the processor. Every (row, seed) is kept as soon as it is measured, and skipped from then on.
@@ -54,7 +54,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "learned rates": {"learn_rates": True},
     "rates and weights": {"learn_rates": True, "commentary": "agreement"},
 }
-NO_WEIGHTS = ("MAML", "learned rates")
 
 FEATURES = Path("runs/few_shot_features")
 """Pretrained, one file for each seed: what all methods begin with."""
@@ -132,8 +131,7 @@ def cells(arguments: Arguments) -> list[Job]:
 
     def cifar(shot: int, wrong: float) -> list[tuple[str, dict[str, Any]]]:
         data = {"data": "cifar_fs", "shot": shot, "wrong": wrong, **sizes.cifar_fs}
-        methods = METHODS if shot > 1 else NO_WEIGHTS
-        return [(method, data | METHODS[method]) for method in methods]
+        return [(method, data | options) for method, options in METHODS.items()]
 
     omniglot = {"data": "omniglot", "lr": 0.4, **sizes.omniglot}
     rows = [
@@ -142,6 +140,8 @@ def cells(arguments: Arguments) -> list[Job]:
         *cifar(5, 0.0),
         *cifar(1, 0.0),
         *cifar(5, 0.2),
+        *cifar(1, 0.4),
+        *cifar(1, 0.2),
     ]
     shared = {"device": arguments.device, **sizes.shared}
     return [

@@ -68,7 +68,6 @@ def test_learn_stop_resume_and_inspect(capsys, tmp_path, monkeypatch):
     [
         (["--way", "9"], "way is 9, but there are 5 classes"),
         (["--shot", "8"], "8 support and 2 query examples"),
-        (["--shot", "1"], "shot is 1, so no support example"),
         (["--student", "conv5"], "conv5"),
     ],
 )

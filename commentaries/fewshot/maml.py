@@ -171,6 +171,7 @@ class MAML:
         for each in tasks:
             value, loss, found = self._task_gradient(phi, each)
             total = p.add(total, value) if total else value
+            del value  # the next task needs the room
             losses.append(loss)
             diagnostics.append(found)
         share = 1 / len(episodes)

@@ -109,9 +109,8 @@ class _MaximaGradient(torch.autograd.Function):
             # the mean moves with x, but it is multiplied by what sums to zero
             a_x, to_x = (centred * (x - _each(mean))).sum([0, 2, 3]), slope * centred
         else:
-            kernel = (
-                torch.ops.aten.native_batch_norm_backward
-            )  # Σ a (x - mean) and Σ a, in one pass
+            # Σ a (x - mean) and Σ a, in one pass
+            kernel = torch.ops.aten.native_batch_norm_backward
             one, wanted = torch.ones_like(mean), [False, True, True]
             a = laid_out_as(x, a)
             _, a_x, a_sum = kernel(a, x, one, None, None, mean, one, True, 0.0, wanted)

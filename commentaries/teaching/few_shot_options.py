@@ -34,7 +34,8 @@ class FewShotJob:
         learn_rates: Learn one size for each step and parameter tensor (MAML++).
         commentary: "losses": weigh each support example at each step, by how its loss compares
             with those of the others. "agreement": also by how it fits the others of its label, in
-            features that pretraining gave. "none": all count the same.
+            features that pretraining gave; with one shot it has no others of its label unless
+            labels are wrong. "none": all count the same.
         first_order: Leave out second derivatives.
         statistics: Of batch normalisation for query examples: "transductive", their own, as the
             MAML paper's code has it; "support", those of the support set.
@@ -102,11 +103,6 @@ class FewShotJob:
         check_not_negative("pretrain", self.pretrain)
         if self.commentary not in get_args(CommentaryName):
             raise unknown("commentary", self.commentary, get_args(CommentaryName))
-        if self.commentary != "none" and self.shot == 1:
-            raise BadInput(
-                "shot is 1, so no support example has another of its label to be compared with. "
-                "Ask for at least 2 shots, or leave the commentary out."
-            )
         if self.pretrain and self.weights is not None:
             raise BadInput(
                 "Both pretrain and weights are given, and the student can begin from one of them. "

@@ -119,6 +119,17 @@ def test_pretraining_is_done_once_and_its_features_are_the_start(tmp_path):
     assert [step for step, _ in seen] == [3, 4]  # no pretraining
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.4])
+@pytest.mark.parametrize("commentary", ["losses", "agreement"])
+def test_one_shot_weights_add_up_to_the_examples(tmp_path, commentary, wrong):
+    job = replace(FEATURES, shot=1, pretrain=1, wrong=wrong, commentary=commentary)
+    folder = RunFolder.create(tmp_path / "run", job)
+    run(job, folder)
+    weights = checkpoint.load(folder.path / few_shot.EVALUATION, None)["weights"]
+    assert weights.shape == (5, 2, 3)
+    assert torch.allclose(weights.mean(2), torch.ones(5, 2).double())
+
+
 def test_shares_of_wrong_labels_in_training_are_their_own(tmp_path):
     job = replace(JOB, train_wrong=(0.0, 0.5))
     assert read_config(RunFolder.create(tmp_path / "run", job), {"fewshot": FewShotJob}) == job
@@ -156,7 +167,6 @@ def test_paths_mean_the_same_from_any_folder(tmp_path, monkeypatch):
         ({"pretrain": 2, "weights": Path("w.pt")}, r"Both pretrain and weights .* Leave one out"),
         ({"commentary": "agreement"}, r"compares features, and there are none .* pretrain = 10"),
         ({"student": "conv9", "pretrain": 1}, r"no student 'conv9'"),
-        ({"shot": 1}, r"shot is 1, so no support example .* at least 2 shots"),
         ({"commentary": "magic"}, r"no commentary 'magic'"),
         ({"wrong": 1.0}, r"wrong is 1.0"),
         ({"meta_steps": 0}, r"meta_steps is 0"),
