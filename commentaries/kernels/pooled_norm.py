@@ -48,37 +48,39 @@ def normalised_maxima(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Te
     Any order of reverse mode is exact.
     """
     x = laid_out_as(x, x)
-    maxima, mean, variance = _Maxima.apply(x, weight.detach())  # pyright: ignore[reportGeneralTypeIssues]
-    scale = weight * (variance + eps).rsqrt()
-    return torch.addcmul(_each(bias), maxima - _each(mean), _each(scale))
+    maxima, mean, inverse = _Maxima.apply(x, weight.detach(), eps)  # pyright: ignore[reportGeneralTypeIssues]
+    y = _Scaled.apply(maxima, mean, weight * inverse, bias)
+    assert isinstance(y, Tensor)
+    return y
 
 
 class _Maxima(torch.autograd.Function):
-    """What stands in x where the normalised maxima are; mean and biased variance of x."""
+    """What stands in x where the normalised maxima are; mean and 1 / √(variance + eps) of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         if bool((weight > 0).all()):
             maxima, index = found_maxima(x, WINDOWS)
         else:
             _, index = found_maxima(x * _each(weight.sign()), WINDOWS)
             maxima = gathered(x, index)
         mean, variance = torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
-        ctx.save_for_backward(x, index, mean)
-        return maxima, mean, variance
+        inverse = (variance + eps).rsqrt()
+        ctx.save_for_backward(x, index, mean, inverse)
+        return maxima, mean, inverse
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, to_maxima: Tensor, to_mean: Tensor, to_variance: Tensor
-    ) -> tuple[Tensor | None, None]:
-        gx = _MaximaGradient.apply(to_maxima, to_mean, to_variance, *ctx.saved_tensors)
-        return gx, None  # pyright: ignore[reportReturnType]
+        ctx: Any, to_maxima: Tensor, to_mean: Tensor, to_inverse: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        gx = _MaximaGradient.apply(to_maxima, to_mean, to_inverse, *ctx.saved_tensors)
+        return gx, None, None  # pyright: ignore[reportReturnType]
 
 
 class _MaximaGradient(torch.autograd.Function):
     """The gradient of `_Maxima`.
 
-    (to_mean + 2 to_variance (x - mean)) / n, with to_maxima added where the maxima are.
+    (to_mean - to_inverse · inverse³ · (x - mean)) / n, with to_maxima added where the maxima are.
     """
 
     @staticmethod
@@ -86,13 +88,14 @@ class _MaximaGradient(torch.autograd.Function):
         ctx: Any,
         to_maxima: Tensor,
         to_mean: Tensor,
-        to_variance: Tensor,
+        to_inverse: Tensor,
         x: Tensor,
         index: Tensor,
         mean: Tensor,
+        inverse: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(to_variance, x, index, mean)
-        slope = 2 * to_variance / _count(x)
+        ctx.save_for_backward(to_inverse, x, index, mean, inverse)
+        slope = to_inverse * inverse**3 / -_count(x)
         shift = to_mean / _count(x) - slope * mean
         return scatter_(torch.addcmul(_each(shift), x, _each(slope)), to_maxima, index)
 
@@ -100,22 +103,62 @@ class _MaximaGradient(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, a: Tensor
     ) -> tuple[Tensor | None, ...]:
-        to_variance, x, index, mean = ctx.saved_tensors
+        to_inverse, x, index, mean, inverse = ctx.saved_tensors
         n = _count(x)
-        slope = _each(2 * to_variance / n)
-        if torch.is_grad_enabled():  # a third derivative
-            a_sum = a.sum([0, 2, 3])
-            centred = a - _each(a_sum / n)
-            # the mean moves with x, but it is multiplied by what sums to zero
-            a_x, to_x = (centred * (x - _each(mean))).sum([0, 2, 3]), slope * centred
-        else:
-            # Σ a (x - mean) and Σ a, in one pass
-            kernel = torch.ops.aten.native_batch_norm_backward
-            one, wanted = torch.ones_like(mean), [False, True, True]
-            a = laid_out_as(x, a)
-            _, a_x, a_sum = kernel(a, x, one, None, None, mean, one, True, 0.0, wanted)
-            to_x = torch.addcmul(-slope * _each(a_sum / n), a, slope)
-        return gathered(a, index), a_sum / n, 2 * a_x / n, to_x, None, None
+        a_x, a_sum = _sums(a, x, mean)
+        of_slope = a_x * inverse**2 / -n
+        slope = to_inverse * inverse**3 / -n
+        # the mean moves with x, but it is multiplied by what sums to zero
+        to_x = torch.addcmul(_each(-slope * a_sum / n), a, _each(slope))
+        to_inverse = 3 * to_inverse * of_slope
+        return gathered(a, index), a_sum / n, of_slope * inverse, to_x, None, None, to_inverse
+
+
+class _Scaled(torch.autograd.Function):
+    """(x - mean) · scale + bias for each channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, mean, scale)
+        return torch.addcmul(_each(bias - mean * scale), x, _each(scale))
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gy: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        return _ScaledGradient.apply(gy, *ctx.saved_tensors)  # pyright: ignore[reportReturnType]
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The gradient of `_Scaled`: scale · gy, -scale · Σ gy, Σ gy · (x - mean) and Σ gy."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gy: Tensor, x: Tensor, mean: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        to_scale, to_bias = _sums(gy, x, mean)
+        ctx.save_for_backward(gy, x, mean, scale)
+        return gy * _each(scale), -scale * to_bias, to_scale, to_bias
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, a: Tensor, b: Tensor, c: Tensor, d: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        gy, x, mean, scale = ctx.saved_tensors
+        product, total = (a * gy).sum([0, 2, 3]), gy.sum([0, 2, 3])
+        to_gy = torch.addcmul(_each(d - scale * b - mean * c), a, _each(scale))
+        to_gy = torch.addcmul(to_gy, x, _each(c))
+        return to_gy, gy * _each(c), -c * total, product - b * total
+
+
+def _sums(a: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ a · (x - mean) and Σ a for each channel."""
+    if torch.is_grad_enabled():
+        return (a * (x - _each(mean))).sum([0, 2, 3]), a.sum([0, 2, 3])
+    kernel = torch.ops.aten.native_batch_norm_backward  # both in one pass
+    one, wanted = torch.ones_like(mean), [False, True, True]
+    _, product, total = kernel(laid_out_as(x, a), x, one, None, None, mean, one, True, 0.0, wanted)
+    return product, total
 
 
 def _count(x: Tensor) -> int:
