@@ -60,7 +60,7 @@ class _BatchNormGradient(torch.autograd.Function):
         inverse: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        found = _kernel(gy, x, weight, mean, inverse, eps)
+        found = gradient_kernel(gy, x, weight, mean, inverse, eps)
         ctx.save_for_backward(gy, x, weight, mean, inverse, *found[1:])
         ctx.eps = eps
         return found
@@ -82,7 +82,7 @@ class _BatchNormGradient(torch.autograd.Function):
         n = x.numel() // x.shape[1]
         r = inverse
         a, gy = laid_out_as(x, a), laid_out_as(x, gy)
-        _, ah, a_sum = _kernel(a, x, weight, mean, r, ctx.eps, to_x=False)
+        _, ah, a_sum = gradient_kernel(a, x, weight, mean, r, ctx.eps, to_x=False)
         a_mean, pa, g_mean, pg = a_sum / n, ah / n, to_bias / n, to_weight / n
         both = (a * gy).sum([0, *range(2, x.dim())]) / n
         s = both - a_mean * g_mean - pa * pg
@@ -100,7 +100,7 @@ class _BatchNormGradient(torch.autograd.Function):
         return to_gy, to_x, n * r * s, None, None, None
 
 
-def _kernel(
+def gradient_kernel(
     gy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -110,6 +110,10 @@ def _kernel(
     *,
     to_x: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of a normalisation by PyTorch's kernel, without a graph.
+
+    With respect to x (not computed unless ``to_x``), to the scale and to the shift.
+    """
     kernel = torch.ops.aten.native_batch_norm_backward
     gy = laid_out_as(x, gy)  # three times faster than to have the kernel read two layouts
     return kernel(gy, x, weight, None, None, mean, inverse, True, eps, [to_x, True, True])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import handle_torch_function, has_torch_function
 
+from .batch_norm import gradient_kernel
 from .layout import laid_out_as
 from .max_pooling import Windows, found_maxima, gathered, scatter_
 
@@ -105,13 +106,12 @@ class _MaximaGradient(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         to_inverse, x, index, mean, inverse = ctx.saved_tensors
         n = _count(x)
-        a_x, a_sum = _sums(a, x, mean)
-        of_slope = a_x * inverse**2 / -n
-        slope = to_inverse * inverse**3 / -n
-        # the mean moves with x, but it is multiplied by what sums to zero
-        to_x = torch.addcmul(_each(-slope * a_sum / n), a, _each(slope))
-        to_inverse = 3 * to_inverse * of_slope
-        return gathered(a, index), a_sum / n, of_slope * inverse, to_x, None, None, to_inverse
+        product, total = _sums(a, x, mean)
+        factor = inverse**3 / -n
+        slope = to_inverse * factor
+        to_gradients = gathered(a, index), total / n, product * factor
+        to_statistics = -slope * total, 3 * slope * product / inverse
+        return *to_gradients, a * _each(slope), None, *to_statistics
 
 
 class _Scaled(torch.autograd.Function):
@@ -137,28 +137,26 @@ class _ScaledGradient(torch.autograd.Function):
         ctx: Any, gy: Tensor, x: Tensor, mean: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         to_scale, to_bias = _sums(gy, x, mean)
-        ctx.save_for_backward(gy, x, mean, scale)
+        ctx.save_for_backward(gy, x, mean, scale, to_bias)
         return gy * _each(scale), -scale * to_bias, to_scale, to_bias
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, a: Tensor, b: Tensor, c: Tensor, d: Tensor
     ) -> tuple[Tensor | None, ...]:
-        gy, x, mean, scale = ctx.saved_tensors
-        product, total = (a * gy).sum([0, 2, 3]), gy.sum([0, 2, 3])
+        gy, x, mean, scale, total = ctx.saved_tensors
         to_gy = torch.addcmul(_each(d - scale * b - mean * c), a, _each(scale))
         to_gy = torch.addcmul(to_gy, x, _each(c))
-        return to_gy, gy * _each(c), -c * total, product - b * total
+        to_scale = (a * gy).sum([0, 2, 3]) - b * total
+        return to_gy, gy * _each(c), -c * total, to_scale
 
 
 def _sums(a: Tensor, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Σ a · (x - mean) and Σ a for each channel."""
     if torch.is_grad_enabled():
         return (a * (x - _each(mean))).sum([0, 2, 3]), a.sum([0, 2, 3])
-    kernel = torch.ops.aten.native_batch_norm_backward  # both in one pass
-    one, wanted = torch.ones_like(mean), [False, True, True]
-    _, product, total = kernel(laid_out_as(x, a), x, one, None, None, mean, one, True, 0.0, wanted)
-    return product, total
+    one = torch.ones_like(mean)
+    return gradient_kernel(a, x, one, mean, one, 0.0, to_x=False)[1:]  # both in one pass
 
 
 def _count(x: Tensor) -> int:
